@@ -177,7 +177,8 @@ impl Key {
     /// The key as a file name: safe in a path, and not longer than one may be.
     pub fn file_name(&self) -> String {
         let digest = crate::Digest::of(self.0.as_bytes());
-        let tail: String = self.0.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
+        let tail: String =
+            self.0.chars().map(|c| if c.is_ascii_alphanumeric() || c == '-' { c } else { '-' }).collect();
         let tail = &tail[tail.len().saturating_sub(60)..];
         format!("{tail}-{}", &digest.hex()[..8])
     }

@@ -1,0 +1,256 @@
+//! What a place is at, what it can go to, and what it would lose: the answers of a survey.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::{CaptureId, Digest, Place};
+
+/// The identity of a state: an image id, a commit, a content hash, a migration head, a restore point.
+///
+/// For equality only; what people read is the label beside it. Of a file that may hold secrets it is a keyed hash.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct RevisionId(pub String);
+
+/// The state of a place. That nothing is there is a state too: a rollback may have to remove what a release added.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Revision {
+    Absent,
+    Exact(RevisionId),
+}
+
+impl Revision {
+    pub fn exact(id: impl Into<String>) -> Self {
+        Self::Exact(RevisionId(id.into()))
+    }
+
+    /// At most 19 characters for a line of a table; never compared.
+    pub fn short(&self) -> String {
+        match self {
+            Self::Absent => "(absent)".to_owned(),
+            Self::Exact(RevisionId(id)) => {
+                let (prefix, digits) = id.split_once(':').map_or(("", id.as_str()), |(p, d)| (p, d));
+                let digits: String = digits.chars().take(12).collect();
+                if prefix.is_empty() { digits } else { format!("{prefix}:{digits}") }
+            }
+        }
+    }
+}
+
+/// What was seen when a place was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Seen {
+    At(Revision),
+    /// Neither one nor another: half switched, locally modified, parts that differ.
+    Between {
+        why: String,
+    },
+    /// The place did not answer, so nothing is known of it.
+    Unreachable {
+        why: String,
+    },
+}
+
+impl Seen {
+    pub fn revision(&self) -> Option<&Revision> {
+        match self {
+            Self::At(revision) => Some(revision),
+            Self::Between { .. } | Self::Unreachable { .. } => None,
+        }
+    }
+}
+
+/// What an outside system is, whatever it is called in a configuration: database system identifier, device and inode, engine id
+/// and project. Two configurations that name the same thing differently meet at the same lock.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct TargetId(pub String);
+
+/// A revision somebody may want to go to, and the capture that is said to hold it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Wanted {
+    pub revision: Revision,
+    pub capture: Option<CaptureId>,
+}
+
+/// Whether a wanted revision can be had, checked and not assumed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Available {
+    /// `how` says where it comes from (`release directory releases/v1.0.0`, `capture cap-12, read back`).
+    Here {
+        how: String,
+    },
+    Missing {
+        why: String,
+    },
+}
+
+/// Rows of one table that going back would lose.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RowLoss {
+    pub inserted: u64,
+    pub updated: u64,
+    pub deleted: u64,
+}
+
+impl RowLoss {
+    pub fn total(self) -> u64 {
+        self.inserted + self.updated + self.deleted
+    }
+}
+
+/// What a plan would give up.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// By place and table.
+    pub rows: BTreeMap<String, RowLoss>,
+    /// Changes made after this moment are what is lost.
+    pub since: Option<Timestamp>,
+    /// What is lost that is not counted in rows (`in-memory state`, `files written since`).
+    pub other: Vec<String>,
+    /// How the figures were found (`compared with the capture row by row`, `estimated from statistics`).
+    pub how: Option<String>,
+}
+
+impl Loss {
+    pub fn none() -> Self {
+        Self::default()
+    }
+
+    pub fn is_none(&self) -> bool {
+        self.rows.values().all(|loss| loss.total() == 0) && self.other.is_empty() && self.since.is_none()
+    }
+
+    pub fn total_rows(&self) -> u64 {
+        self.rows.values().map(|loss| loss.total()).sum()
+    }
+
+    /// Both losses together; the window is the longer one.
+    #[must_use]
+    pub fn and(mut self, other: Self) -> Self {
+        for (table, loss) in other.rows {
+            let sum = self.rows.entry(table).or_default();
+            sum.inserted += loss.inserted;
+            sum.updated += loss.updated;
+            sum.deleted += loss.deleted;
+        }
+        self.since = match (self.since, other.since) {
+            (Some(a), Some(b)) => Some(a.min(b)),
+            (a, b) => a.or(b),
+        };
+        self.other.extend(other.other);
+        self.how = self.how.or(other.how);
+        self
+    }
+
+    /// Whether consent to `self` as a ceiling covers losing `actual`.
+    ///
+    /// The kinds and the window must be the same. Rows may not exceed the ceiling, table by table: a table that was not named
+    /// was not consented to.
+    pub fn covers(&self, actual: &Self) -> bool {
+        let rows = actual.rows.iter().all(|(table, lost)| {
+            lost.total() == 0 || self.rows.get(table).is_some_and(|most| lost.total() <= most.total())
+        });
+        let window = match (self.since, actual.since) {
+            (_, None) => true,
+            (Some(most), Some(lost)) => lost >= most,
+            (None, Some(_)) => false,
+        };
+        rows && window && actual.other.iter().all(|kind| self.other.contains(kind))
+    }
+}
+
+/// Everything learnt by looking at one place, before anything is planned.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Survey {
+    pub place: Place,
+    pub seen: Seen,
+    /// The revision in words (`v1.1.0`, `main at 3f2a, 2 files modified`).
+    pub label: Option<String>,
+    pub target: TargetId,
+    /// The running instance (a process and its start time), where the place has one.
+    pub instance: Option<String>,
+    /// Whether it runs, where the place is something that runs.
+    pub running: Option<bool>,
+    /// One entry for each [`Wanted`] that was asked, in the order asked.
+    pub available: Vec<(Wanted, Available)>,
+    /// What going back to each asked capture would lose (flowing places only).
+    pub losses: Vec<(CaptureId, Loss)>,
+    /// What the adapter wants to know again when it proposes; part of the plan's digest.
+    pub facts: BTreeMap<String, String>,
+    /// How long restoring took or is reckoned to take; not part of any digest.
+    #[serde(with = "crate::ms_option", rename = "reckoned_ms", default, skip_serializing_if = "Option::is_none")]
+    pub reckoned: Option<Duration>,
+}
+
+impl Survey {
+    /// A survey that says only where the place is; the rest is filled in by the adapter.
+    pub fn new(place: Place, seen: Seen, target: TargetId) -> Self {
+        Self {
+            place,
+            seen,
+            label: None,
+            target,
+            instance: None,
+            running: None,
+            available: vec![],
+            losses: vec![],
+            facts: BTreeMap::new(),
+            reckoned: None,
+        }
+    }
+
+    pub fn available(&self, revision: &Revision) -> Option<&Available> {
+        self.available.iter().find(|(wanted, _)| wanted.revision == *revision).map(|(_, available)| available)
+    }
+}
+
+/// The recorded, immutable result of a survey of all places.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Inventory {
+    pub at: Timestamp,
+    pub surveys: BTreeMap<Place, Survey>,
+}
+
+impl Inventory {
+    /// The digest of what was found, without when and without reckonings: the same world has the same digest a minute later.
+    pub fn digest(&self) -> Digest {
+        let timeless: Vec<Survey> =
+            self.surveys.values().map(|survey| Survey { reckoned: None, ..survey.clone() }).collect();
+        Digest::of_value(&timeless)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loss(orders: u64) -> Loss {
+        let rows = BTreeMap::from([("orders".to_owned(), RowLoss { inserted: orders, ..RowLoss::default() })]);
+        Loss { rows, ..Loss::none() }
+    }
+
+    #[test]
+    fn consent_covers_no_more_than_it_names() {
+        assert!(loss(5).covers(&loss(5)));
+        assert!(loss(5).covers(&loss(3)));
+        assert!(!loss(5).covers(&loss(6)));
+        assert!(!Loss::none().covers(&loss(1)));
+        assert!(Loss::none().covers(&loss(0)));
+        let since = |s| Loss { since: Some(Timestamp::from_second(s).unwrap()), ..loss(1) };
+        assert!(since(10).covers(&since(10)));
+        assert!(!since(10).covers(&since(9)), "an older capture loses more than was agreed to");
+    }
+
+    #[test]
+    fn short_keeps_the_scheme_and_twelve_digits() {
+        assert_eq!(Revision::exact("sha256:0123456789abcdef").short(), "sha256:0123456789ab");
+        assert_eq!(Revision::exact("3f2a9c0d1e2f3a4b5c6d").short(), "3f2a9c0d1e2f");
+    }
+}
