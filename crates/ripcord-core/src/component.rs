@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
-    AppId, CaptureId, CaptureRef, Digest, Draft, Inventory, Key, Loss, Place, ProofLevel, Revision, RunId, Step,
-    Survey, Wanted,
+    Action, AppId, CaptureId, CapturePurpose, CaptureRef, Digest, Draft, Inventory, Key, Loss, Place, ProofLevel,
+    Revision, RunId, Shown, Step, Survey, Wanted,
 };
 
 /// A boxed future, so that the ports stay `dyn`.
@@ -346,6 +346,25 @@ pub trait Component: Send + Sync {
     /// The steps from what was seen to the wish: [`crate::Action::Restore`], [`crate::Action::Set`] or an action of its own, in
     /// order. Stopping, starting, capturing and checking are the planner's to add.
     fn propose(&self, wish: &Wish, seen: &Inventory) -> Result<Vec<Draft>, CannotPlan>;
+    /// What the planner's own steps are at this place, for people: in words, with the commands or calls that will run.
+    fn show(&self, place: &Place, action: &Action) -> Shown {
+        let words = match action {
+            Action::Prove { revision, .. } => format!("see that {} can be had for {place}", revision.short()),
+            Action::Capture { purpose: CapturePurpose::Protective } => format!("capture {place} as it is"),
+            Action::Capture { purpose: CapturePurpose::Evidence } => format!("collect evidence of {place}"),
+            Action::Pause => format!("traffic off at {place}"),
+            Action::Stop => format!("stop {place}"),
+            Action::Restore { to, .. } => format!("restore {place} to {}", to.short()),
+            Action::Set { values } => {
+                format!("set {} of {place}", values.keys().cloned().collect::<Vec<_>>().join(", "))
+            }
+            Action::Start => format!("start {place}"),
+            Action::Resume => format!("traffic on at {place}"),
+            Action::Check { check } => format!("check {check}"),
+            Action::Own { what, .. } => format!("{what} {place}"),
+        };
+        Shown { words, commands: vec![] }
+    }
     /// Whether the step's goal holds. Before the intent `before` is none; afterwards it is what was committed with the intent.
     fn holds<'a>(&'a self, cx: &'a Cx, step: &'a Step, before: Option<&'a Before>) -> Fut<'a, Observation>;
     /// Acts. `before` was committed to the journal; its key names this effect, the first time and every later one.

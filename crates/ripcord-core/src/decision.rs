@@ -184,6 +184,9 @@ pub struct Incident {
     pub severity: Severity,
     pub what: String,
     pub triggers: BTreeSet<TriggerId>,
+    /// The issue type it was reported as, where a person or a verification reported it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub issue: Option<Name>,
     /// The release that was live when it opened.
     pub release: Option<ReleaseId>,
     pub by: Actor,

@@ -111,6 +111,9 @@ pub enum Body {
         of: Place,
         purpose: CapturePurpose,
         release: Option<ReleaseId>,
+        /// The step that made it, where a run did.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        step: Option<StepId>,
         made: Box<Made>,
     },
     Proven {

@@ -9,6 +9,7 @@ mod decision; // call, matrix, authority, incident
 mod digest; // content addresses
 mod duration; // lengths of time in the record and for people
 mod event; // the only record
+mod evidence; // what a verdict was made from, and deriving it again
 mod guard; // conditions in CEL
 mod host; // the ports to machines and to people's channels
 mod matrix; // the decision matrix: judging it, and proving it total
@@ -40,6 +41,7 @@ pub use decision::{
 pub use digest::{BadDigest, Digest};
 pub use duration::{after, between, human, ms, ms_option};
 pub use event::{Answer, Body, Check, Compared, EVENT_VERSION, End, Epoch, Event, NewEvent, ParkedWhy, Verb};
+pub use evidence::{Disagrees, ENGINE_VERSION, Evidence, rederive};
 pub use guard::{Guard, GuardError};
 pub use host::{About, Channel, Command, Host, HostError, Message, NotDelivered, Output};
 pub use matrix::{MatrixFault, Ruled};
@@ -51,7 +53,7 @@ pub use plan::{
     Action, CapturePurpose, CaptureRef, Climb, Consent, Draft, Estimate, LeftAlone, Limits, Means, OnFailure,
     PastTimes, Phase, Plan, Priced, ProofLevel, Purpose, Rung, Shown, Step, covers, price,
 };
-pub use planner::{NoPlan, Target, plan};
+pub use planner::{Asked, NoPlan, Target, plan};
 pub use release::{Ledger, NoTarget, Origin, Quarantine, Recorded, Release, Standing, Verdict};
 pub use revision::{Available, Inventory, Loss, Revision, RevisionId, RowLoss, Seen, Survey, TargetId, Wanted};
 pub use run::{Next, Obligation, OutOfOrder, Owed, Run, RunState, StepState};
@@ -62,4 +64,6 @@ pub use store::{
     RunRow, Store, StoreError,
 };
 pub use timeline::{Moment, Times};
-pub use trigger::{Clear, Condition, Follows, Hold, Memory, Missing, Rule, TriggerState, advance};
+pub use trigger::{
+    Clear, Condition, Follows, Hold, Memory, Missing, Rule, TriggerState, advance, advance_in_place, blind,
+};

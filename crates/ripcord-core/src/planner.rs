@@ -1,8 +1,18 @@
-//! From a target and a survey to a plan.
+//! From a target and a survey to a plan: every choice of a rollback is made here, before anything is done.
+//!
+//! Components propose their own way back; the planner adds what is the same for all: proof that the target can be had, captures
+//! of the present, evidence, stopping and starting what reads the restored, traffic off and on again, checks. Phases order the
+//! steps of one component; across components only `needs`, captures and obligations do, so that the rest runs at once.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use crate::{Application, Inventory, Parts, Place, Plan, Purpose, Recorded, ReleaseId, Rung};
+use crate::{
+    Action, Application, Available, CaptureId, CapturePurpose, CaptureRef, CheckId, Component, ComponentId, Destroys,
+    Draft, Held, Inventory, LeftAlone, Lifecycle, Limits, Loss, Means, Nature, Observe, OnFailure, Parts, Phase, Place,
+    Plan, Purpose, Readers, Recorded, Redo, Release, ReleaseId, Revision, Rung, Seen, Shown, Stage, Step, StepId,
+    Survey, TargetId, Want, Wish,
+};
 
 /// Where a plan goes: a release, or the state captured before a run.
 #[derive(Debug, Clone, PartialEq)]
@@ -12,19 +22,634 @@ pub struct Target {
     pub map: BTreeMap<Place, Recorded>,
 }
 
-#[derive(Debug, Clone, PartialEq, thiserror::Error)]
-pub enum NoPlan {
-    #[error("nothing to do: {why}")]
-    NothingToDo { why: String },
+impl From<&Release> for Target {
+    fn from(release: &Release) -> Self {
+        Self { release: Some(release.id.clone()), version: Some(release.version.clone()), map: release.map.clone() }
+    }
 }
 
-pub fn plan(
-    _application: &Application,
-    _parts: &Parts,
-    _target: &Target,
-    _seen: &Inventory,
-    _rung: &Rung,
-    _purpose: Purpose,
-) -> Result<Plan, NoPlan> {
-    Err(NoPlan::NothingToDo { why: String::new() })
+/// What is asked of the planner.
+pub struct Asked<'a> {
+    pub application: &'a Application,
+    pub parts: &'a Parts,
+    pub live: Option<&'a Release>,
+    pub target: &'a Target,
+    pub seen: &'a Inventory,
+    pub rung: &'a Rung,
+    pub purpose: Purpose,
+    /// Whether a person named the scope, knowing that other components stay at another release.
+    pub partial: bool,
+}
+
+/// Why there is no plan. Nothing was changed to find that out.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum NoPlan {
+    #[error("there is nothing to do: {}", reasons(.left_alone))]
+    NothingToDo { left_alone: Vec<LeftAlone> },
+    #[error("`{component}` is named in the strategy and is no component")]
+    NoSuchComponent { component: ComponentId },
+    #[error("`{place}` cannot be seen: {why}")]
+    Unreachable { place: Place, why: String },
+    #[error("`{place}` cannot be taken to {wanted}: {why}")]
+    ArtefactGone { place: Place, wanted: String, why: String },
+    #[error(transparent)]
+    CannotPlan(#[from] crate::CannotPlan),
+    #[error("the application would be left half way: {} would not be at {version}", .left.iter().map(ToString::to_string).collect::<Vec<_>>().join(", "))]
+    HalfWay { left: Vec<ComponentId>, version: String },
+}
+
+fn reasons(left_alone: &[LeftAlone]) -> String {
+    left_alone.iter().map(|left| format!("`{}` {}", left.component, left.why)).collect::<Vec<_>>().join("; ")
+}
+
+/// Makes the plan for one rung.
+///
+/// # Errors
+/// [`NoPlan`]: what stands in the way, found before anything is done.
+pub fn plan(asked: &Asked<'_>) -> Result<Plan, NoPlan> {
+    let mut left_alone = vec![];
+    let touched = touched(asked, &mut left_alone)?;
+    if touched.is_empty() {
+        return Err(NoPlan::NothingToDo { left_alone });
+    }
+    refuse_half_way(asked, &touched)?;
+    let ends_at = touched
+        .iter()
+        .filter_map(|(place, touch)| match &touch.wish.want {
+            Want::Revision { revision, .. } if touch.nature == Nature::Versioned => {
+                Some((place.clone(), revision.clone()))
+            }
+            _ => None,
+        })
+        .collect();
+    let loss_at_most = touched.values().fold(Loss::none(), |sum, touch| sum.and(touch.loss.clone()));
+    let mut draft = Drafting::new(asked);
+    draft.all(&touched);
+    left_alone.extend(draft.left_alone);
+    Ok(Plan {
+        app: asked.application.id.clone(),
+        purpose: asked.purpose.clone(),
+        rung: asked.rung.clone(),
+        from: asked.live.map(|live| live.id.clone()),
+        from_version: asked.live.map(|live| live.version.clone()),
+        to: asked.target.release.clone(),
+        to_version: asked.target.version.clone(),
+        inventory: asked.seen.digest(),
+        config: asked.application.config,
+        steps: draft.steps,
+        ends_at,
+        left_alone,
+        loss_at_most,
+    })
+}
+
+/// A place that will change, and how.
+struct Touch {
+    wish: Wish,
+    drafts: Vec<Draft>,
+    nature: Nature,
+    loss: Loss,
+}
+
+fn touched(asked: &Asked<'_>, left_alone: &mut Vec<LeftAlone>) -> Result<BTreeMap<Place, Touch>, NoPlan> {
+    let scope = asked.rung.scope();
+    if let Some(component) = scope.iter().find(|id| !asked.application.components.contains_key(*id)) {
+        return Err(NoPlan::NoSuchComponent { component: component.clone() });
+    }
+    let mut touched = BTreeMap::new();
+    for place in asked.application.places() {
+        let mut leave = |why: String| left_alone.push(LeftAlone { component: place.component.clone(), why });
+        let Some(component) = asked.parts.components.get(&place.component) else { continue };
+        let capabilities = component.capabilities();
+        if !scope.contains(&place.component) {
+            if capabilities.lifecycle == Lifecycle::None || asked.target.map.contains_key(&place) {
+                leave(format!("is not in the scope of level {}", asked.rung.level));
+            }
+            continue;
+        }
+        let survey = seen(asked.seen, &place)?;
+        let wish = match &asked.rung.means {
+            Means::Set { values } => {
+                let values = values.get(&place.component).cloned().unwrap_or_default();
+                Wish { place: place.clone(), want: Want::Values(values) }
+            }
+            Means::Restore { .. } => match asked.target.map.get(&place) {
+                None => {
+                    leave("is not part of the target release".to_owned());
+                    continue;
+                }
+                Some(at)
+                    if capabilities.nature == Nature::Versioned && survey.seen == Seen::At(at.revision.clone()) =>
+                {
+                    leave(format!("is at {} already", at.label.clone().unwrap_or_else(|| at.revision.short())));
+                    continue;
+                }
+                Some(at) => Wish {
+                    place: place.clone(),
+                    want: Want::Revision { revision: at.revision.clone(), capture: at.capture.clone() },
+                },
+            },
+        };
+        let loss = match &wish.want {
+            Want::Values(_) => Loss::none(),
+            Want::Revision { revision, capture } => {
+                available(survey, &place, revision)?;
+                loss(survey, capabilities.nature, capture.as_ref(), &place)
+            }
+        };
+        let drafts = component.propose(&wish, asked.seen)?;
+        if drafts.is_empty() {
+            leave("is so already".to_owned());
+            continue;
+        }
+        touched.insert(place, Touch { wish, drafts, nature: capabilities.nature, loss });
+    }
+    Ok(touched)
+}
+
+fn seen<'a>(inventory: &'a Inventory, place: &Place) -> Result<&'a Survey, NoPlan> {
+    let unreachable = |why: &str| NoPlan::Unreachable { place: place.clone(), why: why.to_owned() };
+    let survey = inventory.surveys.get(place).ok_or_else(|| unreachable("it was not surveyed"))?;
+    match &survey.seen {
+        Seen::Unreachable { why } => Err(unreachable(why)),
+        Seen::At(_) | Seen::Between { .. } => Ok(survey),
+    }
+}
+
+fn available(survey: &Survey, place: &Place, revision: &Revision) -> Result<(), NoPlan> {
+    let gone = |why: &str| NoPlan::ArtefactGone { place: place.clone(), wanted: revision.short(), why: why.to_owned() };
+    match survey.available(revision) {
+        Some(Available::Here { .. }) => Ok(()),
+        Some(Available::Missing { why }) => Err(gone(why)),
+        None => Err(gone("whether it is still there was not surveyed")),
+    }
+}
+
+/// What going back loses. A flowing place whose loss is unknown loses everything since its capture: never nothing.
+fn loss(survey: &Survey, nature: Nature, capture: Option<&CaptureId>, place: &Place) -> Loss {
+    if nature == Nature::Versioned {
+        return Loss::none();
+    }
+    let known = capture.and_then(|capture| survey.losses.iter().find(|(of, _)| of == capture));
+    match (known, capture) {
+        (Some((_, loss)), _) => loss.clone(),
+        (None, Some(capture)) => Loss {
+            other: vec![format!("everything written to `{place}` since {capture}, not counted")],
+            ..Loss::none()
+        },
+        (None, None) => Loss { other: vec![format!("everything in `{place}`, not counted")], ..Loss::none() },
+    }
+}
+
+/// B2: a release goes back, not a service. Only a person who named the scope may leave part of it behind.
+fn refuse_half_way(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> Result<(), NoPlan> {
+    let Means::Restore { scope } = &asked.rung.means else { return Ok(()) };
+    if asked.partial {
+        return Ok(());
+    }
+    let behind = |(place, at): (&Place, &Recorded)| {
+        let capabilities = asked.parts.components.get(&place.component)?.capabilities();
+        // What has no revision of its own (a process that runs what others hold) cannot be behind.
+        let versioned = capabilities.nature == Nature::Versioned && capabilities.observe == Observe::Exactly;
+        let there = matches!(&asked.seen.surveys.get(place)?.seen, Seen::At(revision) if *revision == at.revision);
+        let left = versioned && !there && !scope.contains(&place.component) && !touched.contains_key(place);
+        left.then(|| place.component.clone())
+    };
+    let left: BTreeSet<ComponentId> = asked.target.map.iter().filter_map(behind).collect();
+    match left.is_empty() {
+        true => Ok(()),
+        false => Err(NoPlan::HalfWay {
+            left: left.into_iter().collect(),
+            version: asked.target.version.clone().unwrap_or_else(|| "the target".to_owned()),
+        }),
+    }
+}
+
+/// The running components that read what is restored: when each must be down, and why it is started.
+struct Affected {
+    /// Stopped before the restore.
+    stop: BTreeSet<Place>,
+    /// Stopped and started after it.
+    restart: BTreeSet<Place>,
+}
+
+struct Drafting<'a> {
+    asked: &'a Asked<'a>,
+    steps: Vec<Step>,
+    left_alone: Vec<LeftAlone>,
+}
+
+impl<'a> Drafting<'a> {
+    fn new(asked: &'a Asked<'a>) -> Self {
+        Self { asked, steps: vec![], left_alone: vec![] }
+    }
+
+    fn all(&mut self, touched: &BTreeMap<Place, Touch>) {
+        let affected = self.affected(touched);
+        let proofs = self.proofs(touched);
+        let evidence = self.evidence(touched, &affected, &proofs);
+        let down: BTreeSet<&Place> = affected.stop.union(&affected.restart).collect();
+        let pauses = if down.is_empty() { vec![] } else { self.pauses(&proofs) };
+        self.stops(&affected, touched, &proofs, &evidence, &pauses);
+        self.captures(touched, &proofs, &affected);
+        self.restores(touched, &proofs, &affected);
+        let started = self.starts(&down);
+        let healthy = self.health(&started, touched);
+        let closed = self.closed(&healthy);
+        let resumed = self.resumes(&pauses, &closed);
+        self.open(&resumed, &closed);
+    }
+
+    fn component(&self, place: &Place) -> Option<&'a dyn Component> {
+        self.asked.parts.components.get(&place.component).map(|component| &**component)
+    }
+
+    fn survey(&self, place: &Place) -> Option<&'a Survey> {
+        self.asked.seen.surveys.get(place)
+    }
+
+    fn target_of(&self, place: &Place) -> Option<TargetId> {
+        self.survey(place).map(|survey| survey.target.clone())
+    }
+
+    fn limits(&self, place: &Place) -> Limits {
+        let spec = self.asked.application.components.get(&place.component);
+        match spec.and_then(|spec| spec.step_limit) {
+            Some(limit) => Limits { call: limit, total: limit.saturating_mul(3), ..Limits::default() },
+            None => Limits::default(),
+        }
+    }
+
+    /// Adds a step at a place and returns its identity.
+    fn add(
+        &mut self,
+        name: &str,
+        place: &Place,
+        phase: Phase,
+        action: Action,
+        needs: impl IntoIterator<Item = StepId>,
+    ) -> StepId {
+        let id = StepId(format!("{name}/{place}"));
+        let component = self.component(place);
+        self.steps.push(Step {
+            id: id.clone(),
+            phase,
+            place: Some(place.clone()),
+            target: self.target_of(place),
+            kind: component.map(Component::kind),
+            needs: needs.into_iter().collect(),
+            shown: component.map(|component| component.show(place, &action)).unwrap_or_default(),
+            action,
+            destroys: Destroys::Nothing,
+            protected_by: None,
+            redo: component.map_or(Redo::Never, |component| component.capabilities().redo),
+            limits: self.limits(place),
+            on_failure: OnFailure::Park,
+        });
+        id
+    }
+
+    fn has(&self, id: &StepId) -> bool {
+        self.steps.iter().any(|step| step.id == *id)
+    }
+
+    /// The steps of these names that exist.
+    fn named(&self, names: impl IntoIterator<Item = String>) -> Vec<StepId> {
+        names.into_iter().map(StepId).filter(|id| self.has(id)).collect()
+    }
+
+    fn affected(&self, touched: &BTreeMap<Place, Touch>) -> Affected {
+        let mut affected = Affected { stop: BTreeSet::new(), restart: BTreeSet::new() };
+        let places = self.asked.application.places();
+        let process = |id: &ComponentId| {
+            self.asked.parts.components.get(id).is_some_and(|c| c.capabilities().lifecycle == Lifecycle::Process)
+        };
+        for place in touched.keys() {
+            let Some(component) = self.component(place) else { continue };
+            let capabilities = component.capabilities();
+            if capabilities.lifecycle == Lifecycle::Process {
+                affected.stop.insert(place.clone());
+            }
+            if capabilities.readers == Readers::Hot {
+                continue;
+            }
+            for reader in readers_of(self.asked.application, &place.component, &process) {
+                // A reader on another host reads that host's own copy.
+                let same_host = |p: &&Place| {
+                    p.component == reader && (p.host == place.host || p.host.is_none() || place.host.is_none())
+                };
+                for at in places.iter().filter(same_host) {
+                    match capabilities.readers {
+                        Readers::Stop => affected.stop.insert(at.clone()),
+                        Readers::Restart | Readers::Hot => affected.restart.insert(at.clone()),
+                    };
+                }
+            }
+        }
+        affected.restart.retain(|place| !affected.stop.contains(place));
+        affected
+    }
+
+    /// All preconditions come before the first effect (RF26).
+    fn proofs(&mut self, touched: &BTreeMap<Place, Touch>) -> Vec<StepId> {
+        let mut proofs = vec![];
+        for (place, touch) in touched {
+            let Want::Revision { revision, capture } = &touch.wish.want else { continue };
+            let action = Action::Prove { revision: revision.clone(), capture: capture.clone() };
+            proofs.push(self.add("prove", place, Phase::Preflight, action, []));
+        }
+        proofs
+    }
+
+    /// Evidence is taken before anything stops, with a time limit so short that nobody waits for it in vain.
+    fn evidence(
+        &mut self,
+        touched: &BTreeMap<Place, Touch>,
+        affected: &Affected,
+        proofs: &[StepId],
+    ) -> Vec<(Place, StepId)> {
+        let places: BTreeSet<&Place> = touched.keys().chain(&affected.stop).chain(&affected.restart).collect();
+        let mut taken = vec![];
+        for place in places {
+            if !self.component(place).is_some_and(|component| component.capabilities().evidence) {
+                continue;
+            }
+            let action = Action::Capture { purpose: CapturePurpose::Evidence };
+            let id = self.add("evidence", place, Phase::Capture, action, proofs.to_vec());
+            if let Some(step) = self.steps.last_mut() {
+                step.limits = Limits { call: Duration::from_secs(5), total: Duration::from_secs(5), tries: 1 };
+                step.on_failure = OnFailure::Continue { reason: "evidence is best effort".to_owned() };
+            }
+            taken.push((place.clone(), id));
+        }
+        taken
+    }
+
+    fn pauses(&mut self, proofs: &[StepId]) -> Vec<Place> {
+        let mut paused = vec![];
+        for place in self.asked.application.places() {
+            let Some(component) = self.component(&place) else { continue };
+            if component.capabilities().lifecycle != Lifecycle::Switch {
+                continue;
+            }
+            if self.survey(&place).is_some_and(|survey| survey.running == Some(false)) {
+                let why = "was off before: it is left so, and somebody must switch it on".to_owned();
+                self.left_alone.push(LeftAlone { component: place.component.clone(), why });
+                continue;
+            }
+            self.add("pause", &place, Phase::Quiesce, Action::Pause, proofs.to_vec());
+            paused.push(place);
+        }
+        paused
+    }
+
+    fn stops(
+        &mut self,
+        affected: &Affected,
+        touched: &BTreeMap<Place, Touch>,
+        proofs: &[StepId],
+        evidence: &[(Place, StepId)],
+        pauses: &[Place],
+    ) {
+        let application = self.asked.application;
+        let down: Vec<Place> = affected.stop.union(&affected.restart).cloned().collect();
+        // What already stands still is not stopped, but is started.
+        let standing = |place: &Place| self.survey(place).is_some_and(|survey| survey.running == Some(false));
+        let stopping: Vec<Place> = down.into_iter().filter(|place| !standing(place)).collect();
+        for place in &stopping {
+            let mut needs: Vec<StepId> = proofs.to_vec();
+            needs.extend(pauses.iter().map(|p| StepId(format!("pause/{p}"))));
+            needs.extend(evidence.iter().filter(|(at, _)| at == place).map(|(_, id)| id.clone()));
+            let dependents = stopping.iter().filter(|p| application.needs_of(&p.component).contains(&place.component));
+            needs.extend(dependents.map(|p| StepId(format!("stop/{p}"))));
+            if affected.restart.contains(place) {
+                let read = application.needs_of(&place.component);
+                let restored = touched.iter().filter(|(at, _)| read.contains(&at.component));
+                needs.extend(restored.map(|(at, touch)| last_restore(at, touch)));
+            }
+            self.add("stop", place, Phase::Quiesce, Action::Stop, needs);
+        }
+    }
+
+    /// The present is captured before it is changed, so that the rollback itself can be undone.
+    ///
+    /// What changes only by release is captured while everything still runs. What changes by use is captured once nothing writes
+    /// to it any more (RF11).
+    fn captures(&mut self, touched: &BTreeMap<Place, Touch>, proofs: &[StepId], affected: &Affected) {
+        for (place, touch) in touched {
+            let Some(component) = self.component(place) else { continue };
+            if component.capabilities().held == Held::Nowhere {
+                continue;
+            }
+            let mut needs = proofs.to_vec();
+            if touch.nature == Nature::Flowing {
+                needs.extend(self.readers_stopped(place, affected));
+            }
+            let action = Action::Capture { purpose: CapturePurpose::Protective };
+            self.add("capture", place, Phase::Capture, action, needs);
+        }
+    }
+
+    /// The stops of everything that reads `place` and must be down while it is restored.
+    fn readers_stopped(&self, place: &Place, affected: &Affected) -> Vec<StepId> {
+        let reads =
+            |p: &&Place| **p == *place || self.asked.application.needs_of(&p.component).contains(&place.component);
+        self.named(affected.stop.iter().filter(reads).map(|p| format!("stop/{p}")))
+    }
+
+    fn restores(&mut self, touched: &BTreeMap<Place, Touch>, proofs: &[StepId], affected: &Affected) {
+        for (place, touch) in touched {
+            let capture = StepId(format!("capture/{place}"));
+            let protected_by = self.has(&capture).then(|| CaptureRef::MadeBy(capture.clone()));
+            let mut before: Option<StepId> = None;
+            for (number, draft) in touch.drafts.iter().enumerate() {
+                let mut needs: Vec<StepId> = match &before {
+                    Some(before) => vec![before.clone()],
+                    None => proofs.to_vec(),
+                };
+                needs.extend(self.has(&capture).then(|| capture.clone()));
+                needs.extend(self.readers_stopped(place, affected));
+                let id = restore_id(place, number);
+                self.steps.push(Step {
+                    id: id.clone(),
+                    phase: draft.phase,
+                    place: Some(place.clone()),
+                    target: self.target_of(place),
+                    kind: self.component(place).map(Component::kind),
+                    needs: needs.into_iter().collect(),
+                    action: draft.action.clone(),
+                    destroys: draft.destroys,
+                    protected_by: protected_by.clone(),
+                    redo: draft.redo,
+                    limits: draft.limits,
+                    on_failure: OnFailure::Park,
+                    shown: draft.shown.clone(),
+                });
+                before = Some(id);
+            }
+        }
+    }
+
+    /// Everything that was (or stands) still and reads what was restored is started, what it needs first.
+    fn starts(&mut self, down: &BTreeSet<&Place>) -> Vec<Place> {
+        let application = self.asked.application;
+        let in_order = in_start_order(application, down);
+        for place in &in_order {
+            let read = application.needs_of(&place.component);
+            let relevant = |step: &&Step| {
+                step.place.as_ref().is_some_and(|at| read.contains(&at.component) || at == place)
+                    && matches!(step.action, Action::Restore { .. } | Action::Set { .. } | Action::Own { .. })
+            };
+            let mut needs: Vec<StepId> = self.steps.iter().filter(relevant).map(|step| step.id.clone()).collect();
+            needs.extend(self.named([format!("stop/{place}")]));
+            for other in in_order.iter().filter(|other| read.contains(&other.component)) {
+                needs.push(StepId(format!("start/{other}")));
+                needs.extend(self.health_of(&other.component));
+            }
+            let id = self.add("start", place, Phase::Start, Action::Start, needs);
+            self.add_health(&place.component, [id]);
+        }
+        in_order
+    }
+
+    fn health_of(&self, component: &ComponentId) -> Vec<StepId> {
+        let checks =
+            self.asked.application.components.get(component).map(|spec| spec.health.as_slice()).unwrap_or_default();
+        self.named(checks.iter().map(|check| format!("check/{check}")))
+    }
+
+    /// The health checks of a component, each gating whatever needs the component.
+    fn add_health(&mut self, component: &ComponentId, after: impl IntoIterator<Item = StepId> + Clone) {
+        let checks =
+            self.asked.application.components.get(component).map(|spec| spec.health.clone()).unwrap_or_default();
+        for check in checks {
+            self.add_check(&check, Phase::Start, after.clone());
+        }
+    }
+
+    fn add_check(&mut self, check: &CheckId, phase: Phase, needs: impl IntoIterator<Item = StepId>) -> Option<StepId> {
+        let spec = self.asked.application.checks.get(check)?;
+        let id = StepId(format!("check/{check}"));
+        if let Some(step) = self.steps.iter_mut().find(|step| step.id == id) {
+            step.needs.extend(needs); // One check of a component on several hosts waits for all of them.
+            return Some(id);
+        }
+        self.steps.push(Step {
+            id: id.clone(),
+            phase,
+            place: None,
+            target: None,
+            kind: None,
+            needs: needs.into_iter().collect(),
+            action: Action::Check { check: check.clone() },
+            destroys: Destroys::Nothing,
+            protected_by: None,
+            redo: Redo::Safe,
+            limits: Limits { call: spec.within, total: spec.within, tries: 1 },
+            on_failure: OnFailure::Park,
+            shown: Shown {
+                words: format!("check that {} within {}", spec.assert, crate::human(spec.within)),
+                commands: vec![],
+            },
+        });
+        Some(id)
+    }
+
+    /// Health of what is restored or started gates nothing but the verification; health of all the rest is verified too.
+    fn health(&mut self, started: &[Place], touched: &BTreeMap<Place, Touch>) -> Vec<StepId> {
+        let acted: Vec<StepId> = self.steps.iter().filter(|step| step.acts()).map(|step| step.id.clone()).collect();
+        for place in touched.keys().filter(|place| !started.contains(place)) {
+            self.add_health(&place.component, acted.clone());
+        }
+        for (id, spec) in &self.asked.application.components {
+            if started.iter().any(|place| place.component == *id) {
+                continue;
+            }
+            for check in spec.health.clone() {
+                self.add_check(&check, Phase::VerifyClosed, acted.clone());
+            }
+        }
+        let all = self.steps.iter().filter(|step| step.acts() || matches!(step.action, Action::Check { .. }));
+        all.map(|step| step.id.clone()).collect()
+    }
+
+    fn staged(&self, stage: Stage) -> Vec<CheckId> {
+        let of = self.asked.application.checks.values().filter(|check| check.stage == stage);
+        of.map(|check| check.id.clone()).collect()
+    }
+
+    fn closed(&mut self, healthy: &[StepId]) -> Vec<StepId> {
+        let mut closed = healthy.to_vec();
+        for check in self.staged(Stage::Closed) {
+            closed.extend(self.add_check(&check, Phase::VerifyClosed, healthy.to_vec()));
+        }
+        closed
+    }
+
+    fn resumes(&mut self, pauses: &[Place], closed: &[StepId]) -> Vec<StepId> {
+        pauses.iter().map(|place| self.add("resume", place, Phase::Resume, Action::Resume, closed.to_vec())).collect()
+    }
+
+    fn open(&mut self, resumed: &[StepId], closed: &[StepId]) {
+        for check in self.staged(Stage::Open) {
+            let needs = resumed.iter().chain(closed).cloned().collect::<Vec<_>>();
+            self.add_check(&check, Phase::VerifyOpen, needs);
+        }
+    }
+}
+
+fn restore_id(place: &Place, number: usize) -> StepId {
+    match number {
+        0 => StepId(format!("restore/{place}")),
+        n => StepId(format!("restore/{place}/{}", n + 1)),
+    }
+}
+
+fn last_restore(place: &Place, touch: &Touch) -> StepId {
+    restore_id(place, touch.drafts.len().saturating_sub(1))
+}
+
+/// The processes that need `id`, directly or through components that do not run: a service behind a service does not read its code.
+fn readers_of(
+    application: &Application,
+    id: &ComponentId,
+    process: &dyn Fn(&ComponentId) -> bool,
+) -> BTreeSet<ComponentId> {
+    let mut found = BTreeSet::new();
+    let mut seen = BTreeSet::new();
+    let mut open = vec![id.clone()];
+    while let Some(id) = open.pop() {
+        for (other, spec) in &application.components {
+            if !spec.needs.contains(&id) || !seen.insert(other.clone()) {
+                continue;
+            }
+            match process(other) {
+                true => {
+                    found.insert(other.clone());
+                }
+                false => open.push(other.clone()),
+            }
+        }
+    }
+    found
+}
+
+/// Those that are needed before those that need them. `needs` has no cycles: that is checked when a configuration is loaded.
+fn in_start_order(application: &Application, places: &BTreeSet<&Place>) -> Vec<Place> {
+    let mut rest: Vec<&Place> = places.iter().copied().collect();
+    let mut order: Vec<Place> = vec![];
+    while !rest.is_empty() {
+        let blocked = |place: &&Place| {
+            let needs = application.needs_of(&place.component);
+            rest.iter().any(|other| needs.contains(&other.component) && other.component != place.component)
+        };
+        let (wait, ready): (Vec<&Place>, Vec<&Place>) = rest.iter().copied().partition(blocked);
+        if ready.is_empty() {
+            order.extend(wait.into_iter().cloned());
+            break;
+        }
+        order.extend(ready.into_iter().cloned());
+        rest = wait;
+    }
+    order
 }

@@ -28,6 +28,8 @@ pub struct Run {
     pub authority: Authority,
     pub automatic: bool,
     pub answer_by: Option<Timestamp>,
+    /// How often people were asked again for an answer.
+    pub reminders: u32,
     pub state: RunState,
     pub paused: bool,
     pub steps: BTreeMap<StepId, StepState>,
@@ -43,6 +45,53 @@ pub struct Run {
     pub restored: Option<Timestamp>,
     pub ended: Option<Timestamp>,
     pub seq: Seq,
+    front: Front,
+}
+
+/// Where the work is, kept beside the fold so that choosing the next step does not look at every step of a long plan.
+#[derive(Debug, Clone, PartialEq)]
+struct Front {
+    /// Positions in the plan by identity, and who waits for whom.
+    at: Arc<BTreeMap<StepId, usize>>,
+    waiting: Arc<BTreeMap<StepId, Vec<StepId>>>,
+    /// How many needs of each step are not settled.
+    blocked: BTreeMap<StepId, usize>,
+    /// Not settled, and all needs are.
+    open: BTreeSet<StepId>,
+    unsettled: usize,
+}
+
+impl Front {
+    fn of(plan: &Plan) -> Self {
+        let at = plan.steps.iter().enumerate().map(|(n, step)| (step.id.clone(), n)).collect();
+        let mut waiting: BTreeMap<StepId, Vec<StepId>> = BTreeMap::new();
+        for step in &plan.steps {
+            for need in &step.needs {
+                waiting.entry(need.clone()).or_default().push(step.id.clone());
+            }
+        }
+        Self {
+            at: Arc::new(at),
+            waiting: Arc::new(waiting),
+            blocked: plan.steps.iter().map(|step| (step.id.clone(), step.needs.len())).collect(),
+            open: plan.steps.iter().filter(|step| step.needs.is_empty()).map(|step| step.id.clone()).collect(),
+            unsettled: plan.steps.len(),
+        }
+    }
+
+    /// A step settles once.
+    fn settle(&mut self, id: &StepId) {
+        self.open.remove(id);
+        self.unsettled = self.unsettled.saturating_sub(1);
+        for waiting in self.waiting.get(id).into_iter().flatten() {
+            if let Some(blocked) = self.blocked.get_mut(waiting) {
+                *blocked = blocked.saturating_sub(1);
+                if *blocked == 0 {
+                    self.open.insert(waiting.clone());
+                }
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -183,6 +232,7 @@ impl Run {
         Ok(Self {
             id,
             incident: event.incident.clone(),
+            front: Front::of(&plan),
             plan,
             digest: *digest,
             by: by.clone(),
@@ -190,6 +240,7 @@ impl Run {
             authority: authority.clone(),
             automatic: *automatic,
             answer_by: *answer_by,
+            reminders: 0,
             state: if *automatic { RunState::Approved } else { RunState::Waiting },
             paused: false,
             steps,
@@ -308,19 +359,12 @@ impl Run {
                         RunState::Parked(ParkedWhy::Inconclusive { step: Some(step.clone()), why: why.clone() });
                 }
             }
-            Body::Captured { capture, .. } => {
+            Body::Captured { capture, step: Some(step), .. } => {
                 // Written in the same transaction as the outcome of the step that made it, right before it.
-                let making = self.steps.iter().find(|(id, state)| {
-                    matches!(state, StepState::InDoubt { .. })
-                        && !self.captures.contains_key(*id)
-                        && self.plan.step(id).is_some_and(|s| {
-                            matches!(s.action, Action::Capture { .. })
-                                && s.place.as_ref() == captured_place(&event.body)
-                        })
-                });
-                if let Some((step, _)) = making {
-                    self.captures.insert(step.clone(), capture.clone());
+                if !matches!(self.steps.get(step), Some(StepState::InDoubt { .. })) {
+                    return wrong(format!("a capture by step `{step}`, which was not begun"));
                 }
+                self.captures.insert(step.clone(), capture.clone());
             }
             Body::Helped { verdict, compared } => self.helped = Some((verdict.clone(), compared.clone())),
             Body::Watching { until } => {
@@ -334,6 +378,7 @@ impl Run {
                 self.state = RunState::Parked(why.clone());
             }
             Body::Person { by, verb } => self.person(event, by, verb)?,
+            Body::Noted { by: Actor::Policy, .. } if self.state == RunState::Waiting => self.reminders += 1,
             Body::Ended { end } => self.end(end.clone(), event.at),
             Body::Superseded { .. } => self.end(End::Superseded, event.at),
             _ => {}
@@ -353,11 +398,16 @@ impl Run {
         to: impl FnOnce(&StepState, &Step) -> Option<StepState>,
     ) -> Result<(), OutOfOrder> {
         let wrong = |what: String| OutOfOrder { seq: event.seq, what };
-        let step = self.plan.step(id).ok_or_else(|| wrong(format!("the plan has no step `{id}`")))?;
+        let step = self.front.at.get(id).and_then(|n| self.plan.steps.get(*n));
+        let step = step.ok_or_else(|| wrong(format!("the plan has no step `{id}`")))?;
         let state = self.steps.get_mut(id).ok_or_else(|| wrong(format!("the plan has no step `{id}`")))?;
         match to(state, step) {
             Some(next) => {
+                let settles = !state.settled(step) && next.settled(step);
                 *state = next;
+                if settles {
+                    self.front.settle(id);
+                }
                 Ok(())
             }
             None => Err(wrong(format!("step `{id}` is {state:?}"))),
@@ -399,33 +449,30 @@ impl Run {
             Verb::Pause => self.paused = true,
             Verb::Resume => self.paused = false,
             Verb::Retry { step } => {
-                for (id, state) in &mut self.steps {
-                    let named = step.as_ref().is_none_or(|step| step == id);
-                    if named && matches!(state, StepState::Failed { .. }) {
+                for id in self.front.open.clone() {
+                    let named = step.as_ref().is_none_or(|step| *step == id);
+                    if let Some(state @ StepState::Failed { .. }) = self.steps.get_mut(&id).filter(|_| named) {
                         *state = StepState::Pending;
                     }
                 }
                 self.unpark();
             }
-            Verb::Skip { step, reason } => match self.steps.get_mut(step) {
-                Some(StepState::Done { .. } | StepState::Held { .. }) => {
-                    return wrong(format!("step `{step}` is done already"));
-                }
-                Some(state) => {
-                    *state = StepState::Skipped { by: by.clone(), reason: reason.clone() };
-                    self.unpark();
-                }
-                None => return wrong(format!("the plan has no step `{step}`")),
-            },
-            Verb::Done { step, evidence } => match self.steps.get_mut(step) {
-                Some(state) => {
-                    let proof = Proof::of(format!("{by} says: {evidence}"));
-                    *state = StepState::Done { attempt: 0, began: None, at: event.at, proof };
-                    self.pay(step, event.at);
-                    self.unpark();
-                }
-                None => return wrong(format!("the plan has no step `{step}`")),
-            },
+            Verb::Skip { step, reason } => {
+                self.move_step(event, step, |state, _| match state {
+                    StepState::Done { .. } | StepState::Held { .. } | StepState::Skipped { .. } => None,
+                    _ => Some(StepState::Skipped { by: by.clone(), reason: reason.clone() }),
+                })?;
+                self.unpark();
+            }
+            Verb::Done { step, evidence } => {
+                let proof = Proof::of(format!("{by} says: {evidence}"));
+                self.move_step(event, step, |state, _| match state {
+                    StepState::Done { .. } | StepState::Held { .. } => None,
+                    _ => Some(StepState::Done { attempt: 0, began: None, at: event.at, proof }),
+                })?;
+                self.pay(step, event.at);
+                self.unpark();
+            }
             Verb::Abandon { .. } => {
                 let open = self.open_obligations().map(|o| o.id.clone()).collect();
                 self.end(End::Abandoned { by: by.clone(), open }, event.at);
@@ -466,13 +513,21 @@ impl Run {
     }
 
     fn next_running(&self, now: Timestamp, in_flight: &BTreeSet<StepId>) -> Vec<Next> {
-        let left_behind: Vec<Next> = self
-            .steps
+        if self.front.unsettled == 0 {
+            return vec![Next::Restored];
+        }
+        let open: Vec<(&Step, &StepState)> = self
+            .front
+            .open
             .iter()
-            .filter(|(id, _)| !in_flight.contains(*id))
-            .filter_map(|(id, state)| match state {
+            .filter(|id| !in_flight.contains(*id))
+            .filter_map(|id| Some((self.plan.steps.get(*self.front.at.get(id)?)?, self.steps.get(id)?)))
+            .collect();
+        let left_behind: Vec<Next> = open
+            .iter()
+            .filter_map(|(step, state)| match state {
                 StepState::InDoubt { attempt, before, .. } => {
-                    Some(Next::Resolve { step: id.clone(), attempt: *attempt, before: before.clone() })
+                    Some(Next::Resolve { step: step.id.clone(), attempt: *attempt, before: before.clone() })
                 }
                 _ => None,
             })
@@ -482,16 +537,7 @@ impl Run {
         }
         let mut next = vec![];
         let mut wait: Option<Timestamp> = None;
-        let mut unsettled = false;
-        for step in &self.plan.steps {
-            let Some(state) = self.steps.get(&step.id) else { continue };
-            if state.settled(step) {
-                continue;
-            }
-            unsettled = true;
-            if in_flight.contains(&step.id) {
-                continue;
-            }
+        for (step, state) in open {
             match state {
                 StepState::Failed { attempt, first, at, failure } => {
                     match try_again(step, *attempt, *first, *at, failure) {
@@ -510,32 +556,12 @@ impl Run {
                         }
                     }
                 }
-                StepState::Pending if self.ready(step) => {
-                    next.push(Next::Begin { step: step.id.clone(), attempt: 1 });
-                }
+                StepState::Pending => next.push(Next::Begin { step: step.id.clone(), attempt: 1 }),
                 _ => {}
             }
         }
-        if !unsettled {
-            return vec![Next::Restored];
-        }
-        // While a step has failed for good nothing new begins, even where no edge forbids it: people are about to be called.
         next.extend(wait.map(Next::WaitUntil));
         next
-    }
-
-    fn ready(&self, step: &Step) -> bool {
-        step.needs.iter().all(|need| match (self.plan.step(need), self.steps.get(need)) {
-            (Some(step), Some(state)) => state.settled(step),
-            _ => false,
-        })
-    }
-}
-
-fn captured_place(body: &Body) -> Option<&Place> {
-    match body {
-        Body::Captured { of, .. } => Some(of),
-        _ => None,
     }
 }
 

@@ -72,6 +72,8 @@ pub enum Ask {
     Declare {
         what: String,
         severity: Option<crate::Severity>,
+        /// The issue type, for the decision matrix.
+        issue: Option<Name>,
     },
     CloseIncident {
         incident: crate::IncidentId,
@@ -99,10 +101,11 @@ pub enum Ask {
     },
 }
 
-/// A person's yes to a plan they were shown.
+/// A person's yes to a plan they were shown. The plan comes with it, so that the holder can tell whether the yes still covers what
+/// it plans itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Approval {
-    pub plan: Digest,
+    pub plan: Box<crate::Plan>,
     pub consent: Option<Consent>,
 }
 

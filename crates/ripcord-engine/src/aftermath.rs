@@ -1,0 +1,356 @@
+//! What follows when every step is settled: is it consistent, is it on the record, did it help, does it stay that way.
+
+use std::collections::BTreeMap;
+
+use jiff::Timestamp;
+use ripcord_core::{
+    About, Actor, Body, Check, Compared, Condition, End, Ledger, Means, Nature, Origin, ParkedWhy, Place, Purpose,
+    Quarantine, Recorded, Release, ReleaseId, RunState, Seen, Standing, StepId, TriggerId, TriggerState, Verdict,
+    after,
+};
+use tokio::sync::broadcast;
+
+use crate::desk::Stop;
+use crate::drive::Driver;
+use crate::{survey, tell};
+
+/// How many good samples in a row, taken after the restore, show that a signal has recovered.
+const RECOVERED: u32 = 3;
+
+impl Driver {
+    /// Every step is settled: consistency, the ledger, and whether it helped.
+    pub(crate) async fn restored(&mut self) -> Result<(), Stop> {
+        let Some(restored) = self.on_the_ledger().await? else { return Ok(()) };
+        let (verdict, compared) = self.helped(restored).await?;
+        if self.run.is_ended() {
+            return Ok(()); // Abandoned by a person while we watched.
+        }
+        self.write(Body::Helped { verdict: verdict.clone(), compared }).await?;
+        match verdict {
+            Check::Pass { .. } => self.helps().await,
+            Check::Fail { what } => self.insufficient(what.join("; ")).await,
+            Check::Inconclusive { why } => self.park(ParkedWhy::Inconclusive { step: None, why }).await,
+        }
+    }
+
+    /// A check of the live system failed after everything was restored.
+    pub(crate) async fn open_check_failed(&mut self, why: String) -> Result<(), Stop> {
+        if self.on_the_ledger().await?.is_some() {
+            self.insufficient(why).await?;
+        }
+        Ok(())
+    }
+
+    /// Checks the end state and records it; none when the run was parked for it. Returns when it was restored.
+    async fn on_the_ledger(&mut self) -> Result<Option<Timestamp>, Stop> {
+        let world = self.desk().world.clone();
+        let ledger = world.store.ledger(world.app()).await?;
+        let ours = |r: &&Release| r.origin == Origin::Restored { run: self.run.id.clone() };
+        if let Some(recorded) = ledger.releases.iter().find(ours) {
+            return Ok(Some(recorded.at)); // Recorded before an interruption.
+        }
+        let seen = survey(&world, &[]).await;
+        for (place, revision) in &self.run.plan.ends_at {
+            let found = seen.surveys.get(place).map(|survey| &survey.seen);
+            if found != Some(&Seen::At(revision.clone())) {
+                let what = format!("`{place}` should be at {} and is {}", revision.short(), said(found));
+                let step = StepId(format!("restore/{place}"));
+                let advice = Some("something else changes it: find out what before trying again".to_owned());
+                self.park(ParkedWhy::Failed { step, what, advice }).await?;
+                return Ok(None);
+            }
+        }
+        let release = self.release(&ledger, &seen);
+        let superseded = ledger.live().map(|live| live.id.clone());
+        let standing = match self.run.plan.rung.means {
+            Means::Restore { .. } => Standing::RolledBack { by: self.run.id.clone() },
+            Means::Set { .. } => Standing::Superseded,
+        };
+        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
+        let written = self
+            .desk()
+            .write(|_, entry| {
+                if let Some(superseded) = superseded {
+                    entry.event(Some(run.clone()), incident.clone(), Body::Stands { release: superseded, standing });
+                }
+                let at = entry.at();
+                let release = Release { id: ReleaseId::at(entry.next()), at, ..release };
+                entry.event(Some(run), incident, Body::Recorded { release: Box::new(release) });
+            })
+            .await?;
+        self.catch_up().await?;
+        Ok(written.last().map(|event| event.at))
+    }
+
+    /// The state reached, as a release: what was restored as the target had it, everything else as it was seen.
+    fn release(&self, ledger: &Ledger, seen: &ripcord_core::Inventory) -> Release {
+        let plan = &self.run.plan;
+        let target = plan.to.as_ref().and_then(|id| ledger.find(id));
+        let live = ledger.live();
+        let mut map: BTreeMap<Place, Recorded> = live.map(|live| live.map.clone()).unwrap_or_default();
+        let components = &self.desk().world.parts.components;
+        for (place, survey) in &seen.surveys {
+            let (Some(component), Seen::At(revision)) = (components.get(&place.component), &survey.seen) else {
+                continue;
+            };
+            let capabilities = component.capabilities();
+            if capabilities.observe != ripcord_core::Observe::Exactly || capabilities.nature == Nature::Flowing {
+                continue;
+            }
+            // The capture that holds this very revision, wherever it was recorded.
+            let held = [target, live]
+                .into_iter()
+                .flatten()
+                .filter_map(|r| r.map.get(place))
+                .find(|at| at.revision == *revision);
+            let capture = held.and_then(|at| at.capture.clone());
+            map.insert(
+                place.clone(),
+                Recorded { revision: revision.clone(), label: survey.label.clone(), capture, flowing: false },
+            );
+        }
+        if let Means::Restore { scope } = &plan.rung.means {
+            let restored = target
+                .into_iter()
+                .flat_map(|t| &t.map)
+                .filter(|(place, at)| at.flowing && scope.contains(&place.component));
+            map.extend(restored.map(|(place, at)| (place.clone(), at.clone())));
+        }
+        let version =
+            plan.to_version.clone().or_else(|| plan.from_version.clone()).unwrap_or_else(|| "unknown".to_owned());
+        Release {
+            id: ReleaseId::at(self.run.seq),
+            version,
+            origin: Origin::Restored { run: self.run.id.clone() },
+            map,
+            config: plan.config,
+            verdict: Verdict::Undecided,
+            standing: Standing::Live,
+            at: self.desk().now(),
+        }
+    }
+
+    /// The triggers this run was begun for.
+    async fn symptoms(&self) -> Result<Vec<TriggerId>, Stop> {
+        let Some(id) = &self.run.incident else { return Ok(vec![]) };
+        let world = &self.desk().world;
+        let incidents = world.store.incidents(world.app(), 50).await?;
+        let incident = incidents.into_iter().find(|incident| incident.id == *id);
+        Ok(incident.map(|incident| incident.triggers.into_iter().collect()).unwrap_or_default())
+    }
+
+    /// Compares the breached signals, from samples taken after the restore, with what was normal before the release.
+    async fn helped(&mut self, restored: Timestamp) -> Result<(Check, Vec<Compared>), Stop> {
+        let symptoms = self.symptoms().await?;
+        if symptoms.is_empty() {
+            return Ok((
+                Check::Pass { found: "no signal was breached, so there is none to compare".to_owned() },
+                vec![],
+            ));
+        }
+        self.board().begin_anew(&symptoms);
+        let deadline = after(restored, self.desk().world.application.policy.helps_within);
+        loop {
+            let compared: Vec<Compared> = symptoms.iter().map(|trigger| self.compare(trigger)).collect();
+            if compared.iter().all(|c| c.recovered) {
+                return Ok((Check::Pass { found: "every breached signal is back to normal".to_owned() }, compared));
+            }
+            let now = self.desk().now();
+            if now >= deadline {
+                return Ok((self.did_not_recover(&compared, restored), compared));
+            }
+            self.wait_for_board(deadline).await?;
+            if self.run.is_ended() {
+                return Ok((Check::Inconclusive { why: "ended by a person".to_owned() }, compared));
+            }
+        }
+    }
+
+    async fn wait_for_board(&mut self, deadline: Timestamp) -> Result<(), Stop> {
+        let sleep = self.desk().world.clock.until(deadline).max(std::time::Duration::from_millis(1));
+        let (desk, board) = (self.desk_arc(), self.board_arc());
+        tokio::select! {
+            why = desk.stopped() => return Err(why),
+            () = board.changed() => {}
+            () = tokio::time::sleep(sleep) => {}
+            event = self.events().recv() => match event {
+                Ok(event) => self.take_in(&event)?,
+                Err(broadcast::error::RecvError::Lagged(_)) => self.read_anew().await?,
+                Err(broadcast::error::RecvError::Closed) => return Err(Stop::LostLease),
+            },
+        }
+        Ok(())
+    }
+
+    fn compare(&self, trigger: &TriggerId) -> Compared {
+        let world = &self.desk().world;
+        let memory = self.board().memory(trigger).unwrap_or_default();
+        let rule = world.application.triggers.get(trigger);
+        let baseline = rule.and_then(|rule| self.board().baseline(&rule.signal)).or(memory.baseline);
+        let good = self.board().good(trigger);
+        let normal = match (baseline, memory.value, rule) {
+            (Some(baseline), Some(value), Some(rule)) if baseline > 0.0 => {
+                as_before(rule, value, baseline, world.application.policy.recovered_at)
+            }
+            _ => true,
+        };
+        Compared {
+            trigger: trigger.clone(),
+            baseline,
+            breached_at: None,
+            now: memory.value,
+            recovered: good >= RECOVERED && normal,
+        }
+    }
+
+    fn did_not_recover(&self, compared: &[Compared], restored: Timestamp) -> Check {
+        let fresh = |c: &&Compared| {
+            let memory = self.board().memory(&c.trigger).unwrap_or_default();
+            memory.last_sample.is_some_and(|at| at > restored)
+        };
+        let (fresh, blind): (Vec<&Compared>, Vec<&Compared>) =
+            compared.iter().filter(|c| !c.recovered).partition(fresh);
+        let figure = |value: Option<f64>| value.map_or("no data".to_owned(), |value| format!("{value:.4}"));
+        match fresh.is_empty() {
+            true => {
+                let names: Vec<String> = blind.iter().map(|c| c.trigger.to_string()).collect();
+                Check::Inconclusive { why: format!("there is no data since the restore for {}", names.join(", ")) }
+            }
+            false => Check::Fail {
+                what: fresh
+                    .iter()
+                    .map(|c| {
+                        format!("`{}` is {} (before the release: {})", c.trigger, figure(c.now), figure(c.baseline))
+                    })
+                    .collect(),
+            },
+        }
+    }
+
+    /// It helped: the bad release is judged and kept out, and the watch begins.
+    async fn helps(&mut self) -> Result<(), Stop> {
+        let world = self.desk().world.clone();
+        let plan = self.run.plan.clone();
+        let until = after(self.desk().now(), world.application.policy.watch);
+        let bad = match (&plan.purpose, &plan.rung.means) {
+            (Purpose::Rollback, Means::Restore { .. }) if plan.from_version != plan.to_version => {
+                plan.from.clone().zip(plan.from_version.clone())
+            }
+            _ => None,
+        };
+        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
+        self.desk()
+            .write(|_, entry| {
+                let at = entry.at();
+                let why = match &incident {
+                    Some(incident) => format!("rolled back by {run} in {incident}"),
+                    None => format!("rolled back by {run}"),
+                };
+                if let Some((release, version)) = bad {
+                    let verdict = Verdict::Bad { why: why.clone(), at };
+                    entry.event(Some(run.clone()), incident.clone(), Body::Judged { release, verdict });
+                    let quarantine = Quarantine { version, why, at };
+                    entry.event(Some(run.clone()), incident.clone(), Body::Quarantined { quarantine });
+                }
+                entry.event(Some(run), incident, Body::Watching { until });
+            })
+            .await?;
+        self.catch_up().await?;
+        let message = tell::about_run(&world, &self.run, About::Progress, self.desk().now());
+        self.desk().write(|_, entry| entry.message(message)).await?;
+        Ok(())
+    }
+
+    /// Everything was done and is consistent, and the symptom remains. Where data was given up, nothing climbs by itself.
+    async fn insufficient(&mut self, why: String) -> Result<(), Stop> {
+        if !self.run.lost.is_none() {
+            return self.park(ParkedWhy::Insufficient { why }).await;
+        }
+        self.end(End::Insufficient, About::Insufficient, vec![]).await
+    }
+
+    async fn end(&mut self, end: End, about: About, also: Vec<Body>) -> Result<(), Stop> {
+        let mut ended = self.run.clone();
+        ended.state = RunState::Ended(end.clone());
+        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
+        let world = self.desk().world.clone();
+        self.desk()
+            .write(|_, entry| {
+                for body in also {
+                    entry.event(Some(run.clone()), incident.clone(), body);
+                }
+                entry.event(Some(run), incident, Body::Ended { end });
+                entry.message(tell::about_run(&world, &ended, about, entry.at()));
+            })
+            .await?;
+        self.catch_up().await
+    }
+
+    /// The watch is over: what was restored is good, if there was data to say so or it had been proven before.
+    pub(crate) async fn watched(&mut self) -> Result<(), Stop> {
+        let world = self.desk().world.clone();
+        let ledger = world.store.ledger(world.app()).await?;
+        let ours = ledger.releases.iter().find(|r| r.origin == Origin::Restored { run: self.run.id.clone() });
+        let symptoms = self.symptoms().await?;
+        let had_data = !symptoms.is_empty() && symptoms.iter().all(|trigger| self.board().good(trigger) > 0);
+        let by = ours.and_then(|ours| {
+            let proven =
+                |r: &&Release| r.id != ours.id && matches!(r.verdict, Verdict::Good { .. }) && r.same_state(ours);
+            match ledger.releases.iter().find(proven) {
+                Some(proven) => Some(format!("{} had this state and was good", proven.id)),
+                None if had_data => Some(format!("the watch after {}", self.run.id)),
+                None => None,
+            }
+        });
+        let at = self.desk().now();
+        let mut also = vec![];
+        if let (Some(ours), Some(by), Verdict::Undecided) = (ours, by, ours.map_or(&Verdict::Undecided, |o| &o.verdict))
+        {
+            also.push(Body::Judged { release: ours.id.clone(), verdict: Verdict::Good { by, at } });
+        }
+        if self.run.incident.is_some() {
+            also.push(Body::Closed { by: Actor::Policy, why: format!("{} succeeded", self.run.id) });
+        }
+        self.end(End::Succeeded, About::Succeeded, also).await
+    }
+
+    /// Whether a symptom came back during the watch; if so the run has ended as insufficient.
+    pub(crate) async fn breached_again(&mut self) -> Result<bool, Stop> {
+        let Some((Check::Pass { .. }, compared)) = self.run.helped.clone() else { return Ok(false) };
+        let Some(restored) = self.run.restored else { return Ok(false) };
+        let again = compared.iter().find(|c| {
+            let state = self.board().memory(&c.trigger).map(|memory| memory.state);
+            matches!(state, Some(TriggerState::Breached { since }) if since > restored)
+        });
+        match again {
+            None => Ok(false),
+            Some(c) => {
+                let why = format!("`{}` breached again during the watch", c.trigger);
+                self.insufficient(why).await?;
+                Ok(true)
+            }
+        }
+    }
+}
+
+/// Whether a value is near enough to what it was before the release.
+fn as_before(rule: &ripcord_core::Rule, value: f64, baseline: f64, within: f64) -> bool {
+    let cleared = rule.clear.is_some_and(|clear| match rule.condition {
+        Condition::Above(_) => value <= clear.at,
+        Condition::Below(_) => value >= clear.at,
+        _ => false,
+    });
+    match rule.condition {
+        Condition::Above(_) | Condition::AboveBaseline { .. } => cleared || value <= baseline * within,
+        Condition::Below(_) | Condition::BelowBaseline { .. } => cleared || value >= baseline / within,
+        Condition::Absent => true,
+    }
+}
+
+fn said(seen: Option<&Seen>) -> String {
+    match seen {
+        Some(Seen::At(revision)) => format!("at {}", revision.short()),
+        Some(Seen::Between { why } | Seen::Unreachable { why }) => why.clone(),
+        None => "not there".to_owned(),
+    }
+}

@@ -1,0 +1,364 @@
+//! Answers the requests of other processes: each is validated against the record, and turned into events or refused with a reason.
+
+use std::collections::BTreeSet;
+
+use ripcord_core::{
+    Actor, Answer, Approval, Ask, Authority, Body, Consent, Event, Name, Quarantine, Reply, Request, Run, RunId,
+    RunRow, RunState, Severity, Verb, Verdict, covers,
+};
+
+use crate::desk::Stop;
+use crate::drive;
+use crate::office::{Offer, Office};
+use crate::propose::{NoProposal, Wanted, propose, rung};
+use crate::record;
+
+type Answered = Result<Result<Reply, Refusal>, Stop>;
+
+struct Refusal {
+    why: String,
+    advice: Option<String>,
+}
+
+fn refuse(why: impl Into<String>) -> Refusal {
+    Refusal { why: why.into(), advice: None }
+}
+
+fn done(said: impl Into<String>) -> Answered {
+    Ok(Ok(Reply::Taken { run: None, said: said.into() }))
+}
+
+impl Office {
+    pub(crate) async fn answer(&mut self, request: Request) -> Result<(), Stop> {
+        let (id, by) = (request.id, request.by.clone());
+        let answered = match request.ask {
+            Ask::Rollback { to, strategy, level, scope, reason, approve } => {
+                let application = &self.desk.world.application;
+                match rung(application, strategy.as_ref(), level, &scope) {
+                    Err(error) => Ok(Err(refuse(said(&error)))),
+                    Ok(rung) => {
+                        let wanted = Wanted::Rollback { to, rung, partial: !scope.is_empty() };
+                        self.propose_for(id, by, wanted, reason, approve).await
+                    }
+                }
+            }
+            Ask::Undo { run, approve } => self.propose_for(id, by, Wanted::Undo { of: run }, None, approve).await,
+            Ask::Answer { run, plan, answer, reason, consent } => {
+                self.answer_run(by, run, plan, answer, reason, consent).await
+            }
+            Ask::Run { run, verb } => self.person(by, run, verb).await,
+            Ask::Declare { what, severity, issue } => self.declare(by, what, severity, issue).await,
+            Ask::CloseIncident { incident, why } => {
+                let body = Body::Closed { by, why };
+                self.desk.write(|_, entry| entry.event(None, Some(incident.clone()), body)).await?;
+                done(format!("{incident} is closed"))
+            }
+            Ask::Record { version } => match record::observed(&self.desk, &version).await? {
+                Ok(release) => done(format!("the present is recorded as {release} ({version})")),
+                Err(why) => Ok(Err(refuse(why))),
+            },
+            Ask::Mark { release, good, why } => self.mark(by, release, good, why).await,
+            Ask::Lift { version, why } => {
+                self.desk.note(Body::Lifted { version: version.clone(), by, why }).await?;
+                done(format!("{version} may be deployed again"))
+            }
+            Ask::Note { text } => {
+                self.desk.note(Body::Noted { by, text }).await?;
+                done("noted")
+            }
+            Ask::Yield { to } => match self.open_run().await? {
+                Some(row) if matches!(row.state, RunState::Running | RunState::Approved) => {
+                    Ok(Err(refuse(format!("{} is running: wait for it, or pause it", row.id))))
+                }
+                _ => {
+                    self.reply(id, Reply::Taken { run: None, said: format!("the lease is free for {to}") }).await?;
+                    let why = Stop::Asked { why: format!("{to} takes over for a while") };
+                    self.desk.stop(why.clone());
+                    return Err(why);
+                }
+            },
+        };
+        match answered? {
+            // A proposal was answered in the very batch that made it.
+            Ok(Reply::Taken { run: Some(_), .. }) => Ok(()),
+            Ok(reply) => self.reply(id, reply).await,
+            Err(Refusal { why, advice }) => self.reply(id, Reply::Refused { why, advice }).await,
+        }
+    }
+
+    async fn reply(&self, id: u64, reply: Reply) -> Result<(), Stop> {
+        self.desk.write(|_, entry| entry.batch().replies.push((id, reply))).await.map(drop)
+    }
+
+    async fn propose_for(
+        &mut self,
+        request: u64,
+        by: Actor,
+        wanted: Wanted,
+        reason: Option<String>,
+        approve: Option<Approval>,
+    ) -> Answered {
+        let supersedes = match self.open_run().await? {
+            None => None,
+            // An approved rollback may take the place of one that stands still, and takes over what it left off.
+            Some(row) if matches!(row.state, RunState::Parked(_) | RunState::Waiting) && approve.is_some() => {
+                Some(self.left_off(&row).await?)
+            }
+            Some(row) => {
+                let advice = Some(format!(
+                    "`ripcord status` shows it; `ripcord pause {0}` or `ripcord abandon {0}` first",
+                    row.id
+                ));
+                return Ok(Err(Refusal { why: format!("{} is under way", row.id), advice }));
+            }
+        };
+        let proposal = match propose(&self.desk.world, &wanted).await {
+            Ok(proposal) => proposal,
+            Err(NoProposal::Record(why)) => return Err(why),
+            Err(NoProposal::Store(error)) => return Err(error.into()),
+            Err(error) => return Ok(Err(refuse(said(&error)))),
+        };
+        let answer = match &approve {
+            None => None,
+            Some(approval) => match agreed(approval, &proposal.priced.plan) {
+                Ok(consent) => Some((reason, consent)),
+                Err(refusal) => return Ok(Err(refusal)),
+            },
+        };
+        let incident = self.desk.world.store.incidents(self.desk.world.app(), 20).await?;
+        let incident = incident.into_iter().find(|incident| incident.closed.is_none());
+        let offer = Offer {
+            by,
+            severity: incident.as_ref().map(|incident| incident.severity),
+            incident: incident.map(|incident| incident.id),
+            authority: self.authority_of_people(),
+            automatic: false,
+            answer,
+            request: Some(request),
+            supersedes,
+        };
+        let run = self.write_proposal(proposal, offer).await?;
+        Ok(Ok(Reply::Taken { run: Some(run), said: String::new() }))
+    }
+
+    /// A person at the command line acts with the authority of the most urgent severity: one yes, given with the request.
+    fn authority_of_people(&self) -> Authority {
+        let rules = &self.desk.world.application.severities;
+        let most_urgent = rules.values().next().map(|rule| rule.authority.clone());
+        let one = Authority {
+            automatic: false,
+            roles: BTreeSet::new(),
+            quorum: 1,
+            answer_within: std::time::Duration::from_secs(900),
+        };
+        Authority { automatic: false, quorum: 1, ..most_urgent.unwrap_or(one) }
+    }
+
+    async fn left_off(&self, row: &RunRow) -> Result<(RunId, String), Stop> {
+        let run = drive::load(&self.desk, &row.id).await?;
+        let open: Vec<String> = run.open_obligations().map(|o| o.owed.clone()).collect();
+        let open = if open.is_empty() { "nothing".to_owned() } else { open.join(", ") };
+        Ok((row.id.clone(), open))
+    }
+
+    async fn answer_run(
+        &mut self,
+        by: Actor,
+        id: RunId,
+        plan: ripcord_core::Digest,
+        answer: Answer,
+        reason: Option<String>,
+        consent: Option<Consent>,
+    ) -> Answered {
+        let run = match self.load(&id).await? {
+            Ok(run) => run,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        if run.state != RunState::Waiting {
+            return Ok(Err(refuse(format!("{id} does not wait for an answer: {}", in_words(&run.state)))));
+        }
+        if plan != run.digest {
+            return Ok(Err(refuse(format!(
+                "the answer is to plan {}, {id} is plan {}",
+                plan.short(),
+                run.digest.short()
+            ))));
+        }
+        if answer == Answer::Approve {
+            if let Err(refusal) = consented(&run.plan, consent.as_ref()) {
+                return Ok(Err(refusal));
+            }
+            if let Some(refusal) = self.moved(&run).await? {
+                return Ok(Err(refusal));
+            }
+        }
+        let body = Body::Answered { plan, by, answer, reason, consent };
+        self.desk.write(|_, entry| entry.event(Some(id.clone()), run.incident.clone(), body)).await?;
+        match answer {
+            Answer::Approve => done(format!("{id} is approved")),
+            Answer::Decline => done(format!("{id} is declined")),
+        }
+    }
+
+    /// Time has passed since the plan was made: an approval holds only for a world in which the plan would still be this one.
+    async fn moved(&self, run: &Run) -> Result<Option<Refusal>, Stop> {
+        let wanted = match &run.plan.purpose {
+            ripcord_core::Purpose::Undo { of } => Wanted::Undo { of: of.clone() },
+            _ => Wanted::Rollback {
+                to: run.plan.to.as_ref().map(ToString::to_string),
+                rung: run.plan.rung.clone(),
+                partial: true,
+            },
+        };
+        match propose(&self.desk.world, &wanted).await {
+            Ok(now) if covers(&run.plan, &now.priced.plan) => Ok(None),
+            Ok(_) => Ok(Some(Refusal {
+                why: format!("the world has moved since {} was planned: its plan would do other things now", run.id),
+                advice: Some(format!("`ripcord decline {}`, then `ripcord rollback` to plan anew", run.id)),
+            })),
+            Err(NoProposal::Record(why)) => Err(why),
+            Err(NoProposal::Store(error)) => Err(error.into()),
+            Err(error) => {
+                Ok(Some(refuse(format!("the world has moved since {} was planned: {}", run.id, said(&error)))))
+            }
+        }
+    }
+
+    async fn load(&self, id: &RunId) -> Result<Result<Run, Refusal>, Stop> {
+        match drive::load(&self.desk, id).await {
+            Ok(run) => Ok(Ok(run)),
+            Err(Stop::Missing { what }) => Ok(Err(Refusal {
+                why: format!("the record has no {what}"),
+                advice: Some("`ripcord status` lists the runs".to_owned()),
+            })),
+            Err(why) => Err(why),
+        }
+    }
+
+    /// A person's verb: tried on a copy first, so that what cannot follow is refused and never written.
+    async fn person(&mut self, by: Actor, id: RunId, verb: Verb) -> Answered {
+        let run = match self.load(&id).await? {
+            Ok(run) => run,
+            Err(refusal) => return Ok(Err(refusal)),
+        };
+        let taking = matches!(verb, Verb::Take { .. });
+        if run.is_ended() && !taking {
+            return Ok(Err(refuse(format!("{id} has ended: {}", in_words(&run.state)))));
+        }
+        let body = Body::Person { by, verb: verb.clone() };
+        let trial = Event {
+            id: String::new(),
+            app: self.desk.world.app().clone(),
+            seq: run.seq.next(),
+            epoch: self.desk.epoch(),
+            at: self.desk.now(),
+            run: Some(id.clone()),
+            incident: run.incident.clone(),
+            version: ripcord_core::EVENT_VERSION,
+            body: body.clone(),
+            prev: ripcord_core::Digest::ZERO,
+            hash: ripcord_core::Digest::ZERO,
+        };
+        if let Err(error) = run.clone().apply(&trial) {
+            return Ok(Err(refuse(error.what)));
+        }
+        self.desk.write(|_, entry| entry.event(Some(id.clone()), run.incident.clone(), body)).await?;
+        done(match verb {
+            Verb::Pause => format!("{id} is paused: what is in flight is let finish"),
+            Verb::Resume => format!("{id} goes on"),
+            Verb::Retry { .. } => format!("{id} tries again"),
+            Verb::Skip { step, .. } => format!("{id} goes on without `{step}`"),
+            Verb::Done { step, .. } => format!("`{step}` of {id} counts as done"),
+            Verb::Abandon { .. } => format!("{id} is abandoned"),
+            Verb::Take { obligation, .. } => format!("{obligation} is yours now"),
+        })
+    }
+
+    async fn declare(&mut self, by: Actor, what: String, severity: Option<Severity>, issue: Option<Name>) -> Answered {
+        let severity = severity.unwrap_or(Severity(1));
+        let incident = self.open_with(BTreeSet::new(), issue, severity, what, by).await?;
+        self.consider(&incident).await?;
+        done(format!("{} is open at {severity}", incident.id))
+    }
+
+    async fn mark(&mut self, by: Actor, release: String, good: bool, why: String) -> Answered {
+        let ledger = self.ledger().await?;
+        let Some(found) = ledger.typed(&release).cloned() else {
+            let advice = Some("`ripcord release list` shows them".to_owned());
+            return Ok(Err(Refusal { why: format!("`{release}` names no recorded release"), advice }));
+        };
+        let at = self.desk.now();
+        let verdict = match good {
+            true => Verdict::Good { by: format!("{by}: {why}"), at },
+            false => Verdict::Bad { why: format!("{by}: {why}"), at },
+        };
+        self.desk
+            .write(|_, entry| {
+                entry.event(None, None, Body::Judged { release: found.id.clone(), verdict });
+                if !good {
+                    let quarantine = Quarantine { version: found.version.clone(), why, at };
+                    entry.event(None, None, Body::Quarantined { quarantine });
+                }
+            })
+            .await?;
+        let kept_out = if good { "" } else { "; its version cannot be deployed until lifted" };
+        done(format!("{} ({}) is {}{kept_out}", found.id, found.version, if good { "good" } else { "bad" }))
+    }
+}
+
+/// Whether a yes given to the plan that was shown holds for the plan that is.
+fn agreed(approval: &Approval, plan: &ripcord_core::Plan) -> Result<Option<Consent>, Refusal> {
+    if approval.plan.digest() != plan.digest() && !covers(&approval.plan, plan) {
+        return Err(Refusal {
+            why: "the world has moved since the plan was shown: it would do other things now".to_owned(),
+            advice: Some("run the command again to see the new plan".to_owned()),
+        });
+    }
+    consented(plan, approval.consent.as_ref())?;
+    Ok(approval.consent.clone())
+}
+
+/// What gives data up needs consent that names the loss, whoever asks.
+fn consented(plan: &ripcord_core::Plan, consent: Option<&Consent>) -> Result<(), Refusal> {
+    if !plan.gives_up() {
+        return Ok(());
+    }
+    match consent {
+        Some(consent) if consent.loss.covers(&plan.loss_at_most) => Ok(()),
+        Some(_) => Err(refuse("the consent names a smaller loss than the plan would cause")),
+        None => Err(Refusal {
+            why: "the plan gives data up and nobody has consented to it".to_owned(),
+            advice: Some("read the loss in the plan, then add `--confirm \"CONFIRM DATA LOSS\"`".to_owned()),
+        }),
+    }
+}
+
+/// An error with its causes, in one line.
+pub(crate) fn said(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(&format!(": {cause_text}"));
+        }
+        source = cause.source();
+    }
+    text
+}
+
+fn in_words(state: &RunState) -> &'static str {
+    match state {
+        RunState::Waiting => "it waits for an answer",
+        RunState::Approved => "it is approved",
+        RunState::Running => "it is running",
+        RunState::Watching { .. } => "it is done and being watched",
+        RunState::Parked(_) => "it is parked",
+        RunState::Ended(_) => "it has ended",
+    }
+}
+
+/// The name a level of severity goes by here, where a person typed one.
+pub fn severity_named(application: &ripcord_core::Application, name: &Name) -> Option<Severity> {
+    application.severities.values().find(|rule| rule.name == *name).map(|rule| rule.severity)
+}

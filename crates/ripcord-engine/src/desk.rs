@@ -1,0 +1,260 @@
+//! The lease holder's desk: the world it acts on, the journal only it may write, and the lease that says so.
+//!
+//! Everything that runs in the holder (detector, decisions, runs, requests, messages) writes through here, one batch at a time,
+//! so that the journal's order is the order in which things became true. Losing the lease ends all of it at once.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ripcord_core::{
+    AcquireError, AppId, AppendError, Application, Batch, Body, Cx, Digest, Event, Holder, IncidentId, Lease, LeaseOn,
+    Message, NewEvent, Parts, Redactor, RunId, Seq, Store, StoreError,
+};
+use tokio::sync::{Mutex, broadcast, watch};
+use tokio::time::Instant;
+
+use crate::Clock;
+
+/// What the engine works on and with.
+#[derive(Clone)]
+pub struct World {
+    pub application: Arc<Application>,
+    pub parts: Parts,
+    pub store: Arc<dyn Store>,
+    pub clock: Clock,
+    pub redactor: Redactor,
+    pub holder: Holder,
+}
+
+impl World {
+    pub fn app(&self) -> &AppId {
+        &self.application.id
+    }
+
+    pub fn cx(&self, limit: Duration) -> Cx {
+        Cx { app: self.app().clone(), now: self.clock.now(), limit, run: None, version: None }
+    }
+}
+
+/// Why the holder must stop. Nothing of it is retried here: another process, or the next start, takes over from the journal.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Stop {
+    #[error("another process has taken over")]
+    LostLease,
+    #[error("the journal moved on without us, to event {at}")]
+    Overtaken { at: Seq },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("an event of ours cannot follow: {0}")]
+    OutOfOrder(#[from] ripcord_core::OutOfOrder),
+    #[error("the record lacks {what}")]
+    Missing { what: String },
+    /// Asked to stop, by a signal or because somebody else needs the lease.
+    #[error("stopped: {why}")]
+    Asked { why: String },
+}
+
+/// Why the desk could not be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    #[error(transparent)]
+    Acquire(#[from] AcquireError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+/// The longest an answer that was lost is asked for again before the store counts as down.
+const IN_DOUBT_TRIES: u32 = 5;
+
+pub struct Desk {
+    pub world: World,
+    lease: Lease,
+    head: Mutex<Seq>,
+    events: broadcast::Sender<Arc<Event>>,
+    stop: watch::Sender<Option<Stop>>,
+    /// When the lease was last known to be ours, by the clock from before it was asked for.
+    known_ours: std::sync::Mutex<Instant>,
+}
+
+impl Desk {
+    /// Takes the lease on the application, or says who has it.
+    pub async fn take(world: World, ttl: Duration) -> Result<Arc<Self>, TakeError> {
+        let before = Instant::now();
+        let lease = world.store.acquire(&LeaseOn::App(world.app().clone()), &world.holder, ttl).await?;
+        let (head, _) = world.store.head(world.app()).await?;
+        Ok(Arc::new(Self {
+            world,
+            lease,
+            head: Mutex::new(head),
+            events: broadcast::channel(1024).0,
+            stop: watch::channel(None).0,
+            known_ours: std::sync::Mutex::new(before),
+        }))
+    }
+
+    /// Gives the lease back, so that the next need not wait for it to expire.
+    pub async fn leave(&self) -> Result<(), StoreError> {
+        self.world.store.release(&self.lease).await
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.world.clock.now()
+    }
+
+    pub fn epoch(&self) -> ripcord_core::Epoch {
+        self.lease.epoch
+    }
+
+    /// Every event written from now on, in order.
+    pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
+        self.events.subscribe()
+    }
+
+    /// Ends everything that runs at this desk. The first reason counts.
+    pub fn stop(&self, why: Stop) {
+        self.stop.send_if_modified(|stop| {
+            let first = stop.is_none();
+            if first {
+                *stop = Some(why);
+            }
+            first
+        });
+    }
+
+    /// Resolves when the desk was told to stop.
+    pub async fn stopped(&self) -> Stop {
+        let mut stop = self.stop.subscribe();
+        loop {
+            if let Some(why) = stop.borrow_and_update().clone() {
+                return why;
+            }
+            if stop.changed().await.is_err() {
+                return Stop::LostLease;
+            }
+        }
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.stop.borrow().is_none()
+    }
+
+    fn check_stopped(&self) -> Result<(), Stop> {
+        match &*self.stop.borrow() {
+            Some(why) => Err(why.clone()),
+            None => Ok(()),
+        }
+    }
+
+    /// Keeps the lease for as long as it runs; on its loss it stops the desk.
+    pub async fn keep(&self) -> Stop {
+        let every = self.lease.ttl / 5;
+        loop {
+            tokio::select! {
+                why = self.stopped() => return why,
+                () = tokio::time::sleep(every) => {}
+            }
+            let before = Instant::now();
+            match self.world.store.renew(&self.lease).await {
+                Ok(()) => {
+                    if let Ok(mut known) = self.known_ours.lock() {
+                        *known = before;
+                    }
+                }
+                Err(AppendError::LostLease) => self.stop(Stop::LostLease),
+                // The store may come back before the lease is over; past that somebody else may have it.
+                Err(_) if self.left() > every => {}
+                Err(_) => self.stop(Stop::LostLease),
+            }
+            if self.left().is_zero() {
+                self.stop(Stop::LostLease);
+            }
+        }
+    }
+
+    /// How long the lease is certainly still ours.
+    pub fn left(&self) -> Duration {
+        let known = self.known_ours.lock().map(|known| *known).unwrap_or_else(|poisoned| *poisoned.into_inner());
+        self.lease.ttl.saturating_sub(known.elapsed())
+    }
+
+    /// Writes one batch; `draft` is given the sequence number its first event will have, for identities.
+    pub async fn write(&self, draft: impl FnOnce(Seq, &mut Entry)) -> Result<Vec<Event>, Stop> {
+        let mut head = self.head.lock().await;
+        self.check_stopped()?;
+        let mut entry = Entry { at: self.now(), batch: Batch::default(), next: head.next() };
+        draft(head.next(), &mut entry);
+        let batch = entry.batch;
+        let mut tries = 0;
+        let events = loop {
+            match self.world.store.append(&self.lease, *head, &batch).await {
+                Ok(events) => break events,
+                Err(AppendError::InDoubt { .. }) if tries < IN_DOUBT_TRIES => tries += 1,
+                Err(AppendError::InDoubt { why }) => return Err(self.stop_with(StoreError::Unavailable { why }.into())),
+                Err(AppendError::LostLease) => return Err(self.stop_with(Stop::LostLease)),
+                Err(AppendError::Conflict { at }) => return Err(self.stop_with(Stop::Overtaken { at })),
+                Err(AppendError::Down(error)) => return Err(self.stop_with(error.into())),
+            }
+        };
+        if let Some(last) = events.last() {
+            *head = last.seq;
+        }
+        for event in &events {
+            // Nobody listening is fine: the journal is the record.
+            let _ = self.events.send(Arc::new(event.clone()));
+        }
+        Ok(events)
+    }
+
+    fn stop_with(&self, why: Stop) -> Stop {
+        self.stop(why.clone());
+        why
+    }
+
+    /// One event that belongs to no run and no incident.
+    pub async fn note(&self, body: Body) -> Result<Event, Stop> {
+        let mut events = self.write(|_, entry| entry.event(None, None, body)).await?;
+        events.pop().ok_or_else(|| Stop::Missing { what: "the event just written".to_owned() })
+    }
+}
+
+/// A batch being drafted.
+pub struct Entry {
+    at: Timestamp,
+    batch: Batch,
+    next: Seq,
+}
+
+impl Entry {
+    pub fn at(&self) -> Timestamp {
+        self.at
+    }
+
+    /// The sequence number the next event of this batch will have.
+    pub fn next(&self) -> Seq {
+        self.next
+    }
+
+    pub fn event(&mut self, run: Option<RunId>, incident: Option<IncidentId>, body: Body) {
+        self.batch.events.push(NewEvent { id: uuid::Uuid::now_v7().to_string(), at: self.at, run, incident, body });
+        self.next = self.next.next();
+    }
+
+    /// Keeps `value` under its digest.
+    pub fn blob<T: serde::Serialize>(&mut self, value: &T) -> Digest {
+        let bytes = serde_json::to_vec(value).unwrap_or_default();
+        let digest = Digest::of(&bytes);
+        self.batch.blobs.push(bytes);
+        digest
+    }
+
+    pub fn message(&mut self, message: Message) {
+        if !message.channels.is_empty() {
+            self.batch.messages.push(message);
+        }
+    }
+
+    pub fn batch(&mut self) -> &mut Batch {
+        &mut self.batch
+    }
+}

@@ -1,0 +1,534 @@
+//! Drives a run: `Run::next` makes every choice; this carries it out and writes it down, intent first.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use ripcord_core::{
+    About, Action, Before, Body, CaptureId, Check, Component, Cx, Event, Failure, Holds, HostId, Key, Next,
+    Observation, Observe, Outcome, ParkedWhy, Proof, Redo, Run, RunId, RunState, Step, StepId,
+};
+use tokio::sync::broadcast;
+use tokio::task::{Id, JoinSet};
+
+use crate::checks::Given;
+use crate::desk::{Desk, Entry, Stop};
+use crate::{Board, checks, effect, tell};
+
+/// The most often an effect is begun again after somebody died doing it, beyond the step's own tries.
+const DEATHS: u32 = 10;
+
+/// What came of a call to the world.
+enum Did {
+    Looked { attempt: u32, observation: Observation },
+    Acted { attempt: u32, outcome: Outcome },
+    Resolved { attempt: u32, before: Before, holds: Holds },
+    Verified(Check),
+}
+
+/// A run in the hands of this process.
+pub struct Driver {
+    desk: Arc<Desk>,
+    board: Arc<Board>,
+    pub run: Run,
+    events: broadcast::Receiver<Arc<Event>>,
+    calls: JoinSet<Did>,
+    steps: HashMap<Id, StepId>,
+    on_host: BTreeMap<Option<HostId>, u32>,
+    told_over_budget: bool,
+}
+
+impl Driver {
+    /// Takes up a run where the journal says it stands.
+    pub fn new(desk: &Arc<Desk>, board: &Arc<Board>, run: Run, events: broadcast::Receiver<Arc<Event>>) -> Self {
+        Self {
+            desk: Arc::clone(desk),
+            board: Arc::clone(board),
+            run,
+            events,
+            calls: JoinSet::new(),
+            steps: HashMap::new(),
+            on_host: BTreeMap::new(),
+            told_over_budget: false,
+        }
+    }
+
+    pub(crate) fn desk(&self) -> &Desk {
+        &self.desk
+    }
+
+    pub(crate) fn desk_arc(&self) -> Arc<Desk> {
+        Arc::clone(&self.desk)
+    }
+
+    pub(crate) fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub(crate) fn board_arc(&self) -> Arc<Board> {
+        Arc::clone(&self.board)
+    }
+
+    pub(crate) fn events(&mut self) -> &mut broadcast::Receiver<Arc<Event>> {
+        &mut self.events
+    }
+
+    /// Carries the run on until it ends, is parked, or waits for an answer.
+    ///
+    /// Returns in any of these states; whoever holds the run then decides whether to wait for people. Calls in flight when it is
+    /// parked are let finish first, so that what is known is on the record.
+    pub async fn drive(&mut self) -> Result<(), Stop> {
+        if self.run.state == RunState::Approved {
+            self.start().await?;
+        }
+        loop {
+            self.catch_up().await?;
+            if matches!(
+                self.run.state,
+                RunState::Waiting | RunState::Approved | RunState::Parked(_) | RunState::Ended(_)
+            ) && self.calls.is_empty()
+            {
+                return Ok(());
+            }
+            let now = self.desk.now();
+            let wake = match self.begin_all(now).await? {
+                Flow::Again => continue,
+                Flow::Wait(wake) => wake,
+            };
+            let wake = [wake, self.budget_over()].into_iter().flatten().min();
+            self.wait(wake).await?;
+            self.warn_over_budget().await?;
+        }
+    }
+
+    async fn start(&mut self) -> Result<(), Stop> {
+        let run = &self.run;
+        self.desk
+            .write(|_, entry| {
+                entry.event(Some(run.id.clone()), run.incident.clone(), Body::Started);
+                // Queued before the first effect: whatever becomes of the run, that it began is told.
+                entry.message(tell::about_run(&self.desk.world, run, About::Started, entry.at()));
+            })
+            .await?;
+        Ok(())
+    }
+
+    /// Takes in every event of this run written so far, by this driver or by a person.
+    pub(crate) async fn catch_up(&mut self) -> Result<(), Stop> {
+        loop {
+            match self.events.try_recv() {
+                Ok(event) => self.take_in(&event)?,
+                Err(broadcast::error::TryRecvError::Lagged(_)) => self.read_anew().await?,
+                Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => return Ok(()),
+            }
+        }
+    }
+
+    pub(crate) fn take_in(&mut self, event: &Event) -> Result<(), Stop> {
+        if event.run.as_ref() == Some(&self.run.id) && event.seq > self.run.seq {
+            self.run.apply(event)?;
+            self.run.seq = event.seq;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn read_anew(&mut self) -> Result<(), Stop> {
+        let store = Arc::clone(&self.desk.world.store);
+        for event in store.read_run(self.desk.world.app(), &self.run.id).await? {
+            self.take_in(&event)?;
+        }
+        Ok(())
+    }
+
+    pub(crate) async fn write(&mut self, body: Body) -> Result<(), Stop> {
+        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
+        self.desk.write(|_, entry| entry.event(Some(run), incident, body)).await?;
+        self.catch_up().await
+    }
+
+    /// Begins everything that may begin now.
+    async fn begin_all(&mut self, now: Timestamp) -> Result<Flow, Stop> {
+        let in_flight: BTreeSet<StepId> = self.steps.values().cloned().collect();
+        let mut wake = None;
+        for next in self.run.next(now, &in_flight) {
+            match next {
+                Next::Begin { step, attempt } => self.begin(&step, attempt).await?,
+                Next::Resolve { step, attempt, before } => self.resolve(&step, attempt, before).await?,
+                Next::WaitUntil(when) => wake = Some(wake.map_or(when, |w: Timestamp| w.min(when))),
+                Next::Park(why) => {
+                    self.park(why).await?;
+                    return Ok(Flow::Again);
+                }
+                Next::Restored => {
+                    self.restored().await?;
+                    return Ok(Flow::Again);
+                }
+                Next::Insufficient { why } => {
+                    self.open_check_failed(why).await?;
+                    return Ok(Flow::Again);
+                }
+                Next::Succeed => {
+                    self.watched().await?;
+                    return Ok(Flow::Again);
+                }
+            }
+        }
+        if let RunState::Watching { .. } = self.run.state
+            && self.breached_again().await?
+        {
+            return Ok(Flow::Again);
+        }
+        Ok(Flow::Wait(wake))
+    }
+
+    /// The step, and the component that carries it out where it has a place.
+    fn parts(&self, id: &StepId) -> Result<(Step, Option<Arc<dyn Component>>), Stop> {
+        let missing = |what: String| Stop::Missing { what };
+        let step = self.run.plan.step(id).cloned().ok_or_else(|| missing(format!("step `{id}`")))?;
+        let component = match &step.place {
+            None => None,
+            Some(place) => {
+                let found = self.desk.world.parts.components.get(&place.component).cloned();
+                Some(
+                    found
+                        .ok_or_else(|| missing(format!("component `{}`, which step `{id}` needs", place.component)))?,
+                )
+            }
+        };
+        Ok((step, component))
+    }
+
+    fn cx(&self, step: &Step) -> Cx {
+        let mut cx = self.desk.world.cx(step.limits.call);
+        cx.run = Some(self.run.id.clone());
+        cx.version = self.run.plan.from_version.clone();
+        cx
+    }
+
+    /// Only the same major version of an adapter knows what its former self meant.
+    async fn same_adapter(&mut self, step: &Step, component: &Arc<dyn Component>) -> Result<bool, Stop> {
+        let (have, Some(written)) = (component.kind(), &step.kind) else { return Ok(true) };
+        if written.kind == have.kind && written.major == have.major {
+            return Ok(true);
+        }
+        let why = ParkedWhy::OtherAdapter {
+            step: step.id.clone(),
+            written_by: format!("{} {}", written.kind, written.major),
+            have: format!("{} {}", have.kind, have.major),
+        };
+        self.park(why).await?;
+        Ok(false)
+    }
+
+    async fn begin(&mut self, id: &StepId, attempt: u32) -> Result<(), Stop> {
+        let (step, component) = self.parts(id)?;
+        if let (Action::Check { check }, None) = (&step.action, &component) {
+            return self.begin_check(&step, check.clone()).await;
+        }
+        let Some(component) = component else { return Err(Stop::Missing { what: format!("a place for step `{id}`") }) };
+        if step.acts() && self.host_is_full(&step) {
+            return Ok(());
+        }
+        if !self.same_adapter(&step, &component).await? {
+            return Ok(());
+        }
+        let cx = self.cx(&step);
+        match step.action {
+            Action::Prove { .. } => {
+                let before = self.before(&step, None);
+                self.call(
+                    &step.clone(),
+                    async move { Did::Verified(effect::prove(component, cx, step, before).await) },
+                );
+            }
+            // What cannot be told apart afterwards (a capture, a blind component) is not looked at first either.
+            _ if matches!(step.action, Action::Capture { .. }) || component.capabilities().observe == Observe::No => {
+                self.intend(&step, attempt, self.before(&step, None)).await?;
+            }
+            _ => self.call(&step.clone(), async move {
+                let observation = effect::look(&component, &cx, &step, None).await;
+                Did::Looked { attempt, observation }
+            }),
+        }
+        Ok(())
+    }
+
+    async fn begin_check(&mut self, step: &Step, check: ripcord_core::CheckId) -> Result<(), Stop> {
+        let world = &self.desk.world;
+        let spec = world.application.checks.get(&check).cloned();
+        let signal = spec.as_ref().and_then(|spec| world.parts.signals.get(&spec.signal)).cloned();
+        let (Some(spec), Some(signal)) = (spec, signal) else {
+            let why = format!("check `{check}` is no longer configured");
+            return self.write(Body::Verified { step: step.id.clone(), verdict: Check::Inconclusive { why } }).await;
+        };
+        let cx = self.cx(step);
+        let version = self.run.plan.to_version.clone().or_else(|| self.run.plan.from_version.clone());
+        let given = Given { version, baseline: self.board.baseline(&spec.signal) };
+        self.call(step, async move { Did::Verified(checks::run(&signal, &spec, &cx, &given).await) });
+        Ok(())
+    }
+
+    fn before(&self, step: &Step, mark: Option<String>) -> Before {
+        let captures: BTreeMap<StepId, CaptureId> = match &step.action {
+            Action::Restore { from: Some(ripcord_core::CaptureRef::MadeBy(by)), .. } => {
+                self.run.captures.iter().filter(|(id, _)| *id == by).map(|(id, c)| (id.clone(), c.clone())).collect()
+            }
+            _ => BTreeMap::new(),
+        };
+        let key = Key::of(self.desk.world.app(), &self.run.id, &step.id);
+        Before { at: self.desk.now(), mark, key, captures }
+    }
+
+    /// Commits the intent, then acts.
+    async fn intend(&mut self, step: &Step, attempt: u32, before: Before) -> Result<(), Stop> {
+        self.write(Body::Intent { step: step.id.clone(), attempt, before: before.clone() }).await?;
+        let (step, Some(component)) = self.parts(&step.id)? else { return Ok(()) };
+        let cx = self.cx(&step);
+        self.call(&step.clone(), async move {
+            Did::Acted { attempt, outcome: effect::act(component, cx, step, before).await }
+        });
+        Ok(())
+    }
+
+    async fn resolve(&mut self, id: &StepId, attempt: u32, before: Before) -> Result<(), Stop> {
+        let (step, Some(component)) = self.parts(id)? else { return Ok(()) };
+        if !self.same_adapter(&step, &component).await? {
+            return Ok(());
+        }
+        let cx = self.cx(&step);
+        self.call(&step.clone(), async move {
+            let holds = effect::resolve(component, cx, step, before.clone()).await;
+            Did::Resolved { attempt, before, holds }
+        });
+        Ok(())
+    }
+
+    fn call(&mut self, step: &Step, call: impl Future<Output = Did> + Send + 'static) {
+        let id = self.calls.spawn(call).id();
+        self.steps.insert(id, step.id.clone());
+        *self.on_host.entry(host(step)).or_default() += u32::from(step.acts());
+    }
+
+    fn host_is_full(&self, step: &Step) -> bool {
+        let running = self.on_host.get(&host(step)).copied().unwrap_or(0);
+        running >= self.desk.world.application.policy.per_host.max(1)
+    }
+
+    /// Waits for a call to end, a person to speak, the next moment that matters, or the end of everything.
+    async fn wait(&mut self, wake: Option<Timestamp>) -> Result<(), Stop> {
+        let sleep = wake.map(|when| self.desk.world.clock.until(when).max(std::time::Duration::from_millis(1)));
+        let timer = async {
+            match sleep {
+                Some(sleep) => tokio::time::sleep(sleep).await,
+                None => std::future::pending().await,
+            }
+        };
+        let changed = self.board.changed();
+        let watching = matches!(self.run.state, RunState::Watching { .. });
+        tokio::select! {
+            biased;
+            why = self.desk.stopped() => {
+                // Local children end with their calls; nothing new begins.
+                self.calls.abort_all();
+                return Err(why);
+            }
+            Some(done) = self.calls.join_next_with_id() => {
+                let (id, did) = match done {
+                    Ok((id, did)) => (id, Ok(did)),
+                    Err(error) => (error.id(), Err(error.to_string())),
+                };
+                self.finish(id, did).await?;
+                // Whatever ended in the meantime is written without waiting for more.
+                while let Some(done) = self.calls.try_join_next_with_id() {
+                    let (id, did) = match done {
+                        Ok((id, did)) => (id, Ok(did)),
+                        Err(error) => (error.id(), Err(error.to_string())),
+                    };
+                    self.finish(id, did).await?;
+                }
+            }
+            event = self.events.recv() => match event {
+                Ok(event) => self.take_in(&event)?,
+                Err(broadcast::error::RecvError::Lagged(_)) => self.read_anew().await?,
+                Err(broadcast::error::RecvError::Closed) => return Err(Stop::LostLease),
+            },
+            () = changed, if watching => {}
+            () = timer => {}
+        }
+        Ok(())
+    }
+
+    async fn finish(&mut self, id: Id, did: Result<Did, String>) -> Result<(), Stop> {
+        let Some(step_id) = self.steps.remove(&id) else { return Ok(()) };
+        let (step, component) = self.parts(&step_id)?;
+        if let Some(running) = self.on_host.get_mut(&host(&step)) {
+            *running = running.saturating_sub(u32::from(step.acts()));
+        }
+        match did {
+            Ok(Did::Looked { attempt, observation }) => self.looked(&step, attempt, observation).await,
+            Ok(Did::Acted { attempt, outcome }) => self.acted(&step, attempt, outcome).await,
+            Ok(Did::Resolved { attempt, before, holds }) => {
+                let redo = component.map_or(Redo::Never, |component| component.capabilities().redo);
+                self.resolved(&step, attempt, before, holds, redo).await
+            }
+            Ok(Did::Verified(verdict)) => self.write(Body::Verified { step: step.id.clone(), verdict }).await,
+            Err(why) => self.broke(&step, why).await,
+        }
+    }
+
+    async fn looked(&mut self, step: &Step, attempt: u32, observation: Observation) -> Result<(), Stop> {
+        match observation.holds {
+            Holds::Target => {
+                let found = step.shown.words.clone();
+                self.write(Body::Held { step: step.id.clone(), found }).await
+            }
+            Holds::CannotTell { why } => {
+                // Nothing was begun, so this is a plain failure, tried again like one.
+                let before = self.before(step, observation.mark);
+                self.write(Body::Intent { step: step.id.clone(), attempt, before }).await?;
+                let outcome = Outcome::Failed(Failure::later(format!("it cannot be observed: {why}")));
+                self.acted(step, attempt, outcome).await
+            }
+            Holds::Origin | Holds::Neither { .. } => {
+                let before = self.before(step, observation.mark);
+                self.intend(step, attempt, before).await
+            }
+        }
+    }
+
+    async fn acted(&mut self, step: &Step, attempt: u32, outcome: Outcome) -> Result<(), Stop> {
+        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
+        let made = match &outcome {
+            Outcome::Done(Proof { capture: Some(made), .. }) => Some(Box::new(made.clone())),
+            _ => None,
+        };
+        let purpose = match step.action {
+            Action::Capture { purpose } => Some(purpose),
+            _ => None,
+        };
+        self.desk
+            .write(|_, entry: &mut Entry| {
+                if let (Some(made), Some(purpose), Some(of)) = (made, purpose, step.place.clone()) {
+                    let capture = CaptureId::at(entry.next());
+                    let captured =
+                        Body::Captured { capture, of, purpose, release: None, step: Some(step.id.clone()), made };
+                    entry.event(Some(run.clone()), incident.clone(), captured);
+                }
+                entry.event(Some(run), incident, Body::Acted { step: step.id.clone(), attempt, outcome });
+            })
+            .await?;
+        self.catch_up().await
+    }
+
+    /// An effect that may have happened: what was found decides.
+    async fn resolved(
+        &mut self,
+        step: &Step,
+        attempt: u32,
+        before: Before,
+        holds: Holds,
+        redo: Redo,
+    ) -> Result<(), Stop> {
+        let may_redo = attempt < step.limits.tries.max(DEATHS);
+        match holds {
+            Holds::Target => {
+                let outcome = Outcome::Done(Proof::of("found done after an interruption"));
+                self.acted(step, attempt, outcome).await
+            }
+            // The same key and mark as the first time: one effect, however often it is begun.
+            Holds::Origin if may_redo => self.intend(step, attempt + 1, before).await,
+            Holds::Neither { .. } if may_redo && redo != Redo::Never => self.intend(step, attempt + 1, before).await,
+            Holds::Origin => {
+                let outcome = Outcome::Failed(Failure::never(format!("begun {attempt} times, and still as before")));
+                self.acted(step, attempt, outcome).await
+            }
+            Holds::Neither { found } | Holds::CannotTell { why: found } => {
+                self.park(ParkedWhy::InDoubt { step: step.id.clone(), found }).await
+            }
+        }
+    }
+
+    /// An adapter panicked: our bug. An effect may have happened; a look or a check has no verdict.
+    async fn broke(&mut self, step: &Step, why: String) -> Result<(), Stop> {
+        let why = format!("an error inside Ripcord: {why}");
+        match self.run.steps.get(&step.id) {
+            Some(ripcord_core::StepState::InDoubt { attempt, .. }) => {
+                let attempt = *attempt;
+                self.acted(step, attempt, Outcome::Unknown { why: why.clone() }).await?;
+                self.park(ParkedWhy::InDoubt { step: step.id.clone(), found: why }).await
+            }
+            _ => self.park(ParkedWhy::Inconclusive { step: Some(step.id.clone()), why }).await,
+        }
+    }
+
+    pub(crate) async fn park(&mut self, why: ParkedWhy) -> Result<(), Stop> {
+        if matches!(self.run.state, RunState::Parked(_) | RunState::Ended(_)) {
+            return Ok(());
+        }
+        let mut parked = self.run.clone();
+        parked.state = RunState::Parked(why.clone());
+        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
+        let world = self.desk.world.clone();
+        self.desk
+            .write(|_, entry| {
+                entry.event(Some(run), incident, Body::Parked { why });
+                entry.message(tell::about_run(&world, &parked, About::Parked, entry.at()));
+            })
+            .await?;
+        self.catch_up().await
+    }
+
+    fn budget_over(&self) -> Option<Timestamp> {
+        let begun = self.run.started.filter(|_| self.run.state == RunState::Running && !self.told_over_budget)?;
+        Some(ripcord_core::after(begun, self.run.plan.rung.budget))
+    }
+
+    /// Overrunning a budget tells people; it never kills a restore half way.
+    async fn warn_over_budget(&mut self) -> Result<(), Stop> {
+        if self.budget_over().is_none_or(|over| self.desk.now() < over) {
+            return Ok(());
+        }
+        self.told_over_budget = true;
+        let rung = &self.run.plan.rung;
+        let body = Body::Overran { what: format!("level {} ({})", rung.level, rung.name), budget: rung.budget };
+        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
+        let message = tell::about_run(&self.desk.world, &self.run, About::Progress, self.desk.now());
+        self.desk
+            .write(|_, entry| {
+                entry.event(Some(run), incident, body);
+                entry.message(message);
+            })
+            .await?;
+        self.catch_up().await
+    }
+}
+
+enum Flow {
+    Again,
+    Wait(Option<Timestamp>),
+}
+
+fn host(step: &Step) -> Option<HostId> {
+    step.place.as_ref().and_then(|place| place.host.clone())
+}
+
+/// Reads a run back from the journal.
+pub async fn load(desk: &Desk, id: &RunId) -> Result<Run, Stop> {
+    let world = &desk.world;
+    fold(world, id).await
+}
+
+/// The fold of a run's events, for anybody who may read.
+pub async fn fold(world: &crate::World, id: &RunId) -> Result<Run, Stop> {
+    let missing = |what: String| Stop::Missing { what };
+    let events = world.store.read_run(world.app(), id).await?;
+    let first = events.first().ok_or_else(|| missing(format!("run `{id}`")))?;
+    let Body::Proposed { plan, .. } = &first.body else { return Err(missing(format!("the proposal of run `{id}`"))) };
+    let plan = crate::read_plan(world, plan).await?.ok_or_else(|| missing(format!("the plan of run `{id}`")))?;
+    let mut run = Run::proposed(first, Arc::new(plan))?;
+    for event in &events[1..] {
+        run.apply(event)?;
+        run.seq = event.seq;
+    }
+    Ok(run)
+}
