@@ -237,6 +237,7 @@ pub enum Holds {
 }
 
 /// How an effect ended, as far as the caller can know.
+#[expect(clippy::large_enum_variant, reason = "an outcome is made once for each step and moved a few times")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {

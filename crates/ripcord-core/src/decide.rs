@@ -43,8 +43,8 @@ pub struct Known<'a> {
 
 /// Whether the live release can be the cause of what is breached.
 ///
-/// It is the suspect when it went live no longer ago than the policy says and at least one open breach accuses it: one that
-/// began no earlier than the release, and that points at something the release changed (or at nothing in particular). What is
+/// It is the suspect when it went live no longer ago than the policy says and at least one of the breaches that the matrix's
+/// ruling is about accuses it: one that began no earlier than the release, and that points at something the release changed (or at nothing in particular). What is
 /// not known, the onset of a person's report or what was changed, speaks neither way.
 pub fn blame(known: &Known<'_>, at: Timestamp) -> Blame {
     match suspicion(known, at) {
@@ -137,7 +137,7 @@ enum Suspicion<'a> {
 fn suspicion<'a>(known: &Known<'a>, at: Timestamp) -> Suspicion<'a> {
     let Some(release) = known.ledger.live() else { return Suspicion::NoRelease };
     let acquittals: Vec<Option<String>> =
-        known.facts.breaches.iter().map(|breach| acquits(known, release, breach)).collect();
+        decisive(known).into_iter().map(|breach| acquits(known, release, breach)).collect();
     // One breach that accuses it is enough: others may have been there before.
     if !acquittals.is_empty() && acquittals.iter().all(Option::is_some) {
         let why: Vec<String> = acquittals.into_iter().flatten().collect();
@@ -152,6 +152,23 @@ fn suspicion<'a>(known: &Known<'a>, at: Timestamp) -> Suspicion<'a> {
         };
     }
     Suspicion::Suspect { release, age }
+}
+
+/// The breaches that the ruling is about: a lost database makes errors everywhere, and that the release changed where they show
+/// does not make it the cause of the loss.
+fn decisive<'a>(known: &Known<'a>) -> Vec<&'a TriggerId> {
+    let (application, facts) = (known.application, known.facts);
+    let winners = application.matrix.winners(facts);
+    let any_issue = winners.iter().any(|row| row.issues.is_empty());
+    let about = |breach: &&TriggerId| {
+        let issue = application.triggers.get(*breach).map(|rule| &rule.issue);
+        any_issue || issue.is_some_and(|issue| winners.iter().any(|row| row.issues.contains(issue)))
+    };
+    let about: Vec<&TriggerId> = facts.breaches.iter().filter(about).collect();
+    match about.is_empty() {
+        true => facts.breaches.iter().collect(),
+        false => about,
+    }
 }
 
 /// Why a breach cannot be this release's doing, where something shows that.

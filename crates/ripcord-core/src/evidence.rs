@@ -6,7 +6,8 @@
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use crate::{Digest, Memory, Reading, Rule, TriggerId, TriggerState, advance, trigger};
+use crate::advance::{advance, no_measurement};
+use crate::{Digest, Memory, Reading, Rule, TriggerId, TriggerState};
 
 /// The version of the rules by which verdicts are made here.
 pub const ENGINE_VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -63,7 +64,7 @@ impl Evidence {
     ) -> Self {
         let reading = match reading {
             // JSON has no word for a figure that is no number; its failure is what it is judged as anyway.
-            Reading::Samples(samples) => match trigger::no_measurement(samples) {
+            Reading::Samples(samples) => match no_measurement(samples) {
                 Some(why) => Reading::Failed { why },
                 None => reading.clone(),
             },

@@ -1,5 +1,6 @@
 //! What a rollback is, without the world it happens in: no I/O, no clock, no randomness.
 
+mod advance; // how a trigger goes from one state to the next
 mod application; // an application as configured and validated
 mod baseline; // what was normal before a release
 mod checker; // an independent pass over the laws that every plan obeys
@@ -25,6 +26,7 @@ mod store; // the port to the record
 mod timeline; // what happened when, and how long it took
 mod trigger; // when a signal has been bad for long enough
 
+pub use advance::{advance, advance_in_place, blind};
 pub use application::{Application, CheckSpec, ComponentSpec, Notify, Parts, Policy, SignalSpec, Stage};
 pub use baseline::Baseline;
 pub use checker::{Broken, check};
@@ -63,7 +65,5 @@ pub use store::{
     AcquireError, AppendError, Approval, Ask, Batch, CaptureRow, Holder, Lease, LeaseOn, Outgoing, Reply, Request,
     RunRow, Store, StoreError,
 };
-pub use timeline::{Moment, Times};
-pub use trigger::{
-    Clear, Condition, Follows, Hold, Memory, Missing, Rule, TriggerState, advance, advance_in_place, blind,
-};
+pub use timeline::{Moment, Times, moments, times};
+pub use trigger::{Clear, Condition, Follows, Hold, Memory, Missing, Rule, TriggerState};

@@ -44,14 +44,11 @@ impl Matrix {
     /// Of equally severe rows the one that says the most drastic thing wins, which a matrix without faults leaves no room for;
     /// they are automatic only together.
     pub fn rule(&self, facts: &Facts) -> Ruled {
-        let judged: Vec<(&Row, Told)> =
-            self.rows.iter().map(|row| (row, row.judge(&facts.issues, &facts.figures))).collect();
-        let matching = || judged.iter().filter(|(_, told)| *told == Told::Yes).map(|(row, _)| *row);
-        let won = matching().min_by_key(|row| (row.ruling.severity, row.ruling.call));
+        let equal = self.winners(facts);
+        let won = equal.first().copied();
         let (ruling, reasons) = match won {
             None => (self.otherwise.clone(), vec![format!("no row matches, so: {}", self.otherwise.call)]),
             Some(won) => {
-                let equal: Vec<&Row> = matching().filter(|row| row.ruling.severity == won.ruling.severity).collect();
                 let automatic = equal.iter().all(|row| row.ruling.automatic);
                 let reasons = equal.iter().map(|row| row.reason(facts)).collect();
                 (Ruling { automatic, ..won.ruling.clone() }, reasons)
@@ -62,8 +59,8 @@ impl Matrix {
             Some(won) if row.ruling.severity == won.ruling.severity => row.ruling != ruling,
             Some(won) => row.ruling.severity < won.ruling.severity,
         };
-        let blind: Vec<&Row> =
-            judged.iter().filter(|(row, told)| *told == Told::Not && matters(row)).map(|(row, _)| *row).collect();
+        let blind = |row: &&Row| row.judge(&facts.issues, &facts.figures) == Told::Not && matters(row);
+        let blind: Vec<&Row> = self.rows.iter().filter(blind).collect();
         let cannot = blind.iter().map(|row| row.why_blind(facts));
         Ruled {
             row: won.map(|row| row.name.clone()),
@@ -71,6 +68,16 @@ impl Matrix {
             blind: blind.iter().map(|row| row.name.clone()).collect(),
             ruling,
         }
+    }
+
+    /// The most severe of the rows that match; first the one whose ruling holds.
+    pub(crate) fn winners(&self, facts: &Facts) -> Vec<&Row> {
+        let matches = |row: &&Row| row.judge(&facts.issues, &facts.figures) == Told::Yes;
+        let mut rows: Vec<&Row> = self.rows.iter().filter(matches).collect();
+        rows.sort_by_key(|row| (row.ruling.severity, row.ruling.call));
+        let severest = rows.first().map(|row| row.ruling.severity);
+        rows.retain(|row| Some(row.ruling.severity) == severest);
+        rows
     }
 
     /// Every mistake in it: rows that cannot match or cannot win, and rows that contradict each other, with an example.
@@ -317,7 +324,8 @@ fn example(issues: &BTreeSet<Name>, figures: &Figures) -> String {
 /// A figure as a person says it, by what its name says that it is.
 fn said(figure: &Name, value: f64) -> String {
     let name = figure.as_str();
-    let quantile = name.strip_prefix('p').is_some_and(|digits| digits.bytes().all(|b| b.is_ascii_digit()));
+    let quantile =
+        name.strip_prefix('p').is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_digit()));
     let share = ["error", "users", "share"].iter().any(|what| name.contains(what)) && (0.0..=1.0).contains(&value);
     match () {
         () if share => format!("{} %", trimmed(value * 100.0)),

@@ -321,9 +321,7 @@ impl<'a> Drafting<'a> {
     fn affected(&self, touched: &BTreeMap<Place, Touch>) -> Affected {
         let mut affected = Affected { stop: BTreeSet::new(), restart: BTreeSet::new() };
         let places = self.asked.application.places();
-        let process = |id: &ComponentId| {
-            self.asked.parts.components.get(id).is_some_and(|c| c.capabilities().lifecycle == Lifecycle::Process)
-        };
+        let process = |id: &ComponentId| self.is_process(id);
         for place in touched.keys() {
             let Some(component) = self.component(place) else { continue };
             let capabilities = component.capabilities();
@@ -346,7 +344,15 @@ impl<'a> Drafting<'a> {
                 }
             }
         }
-        affected.restart.retain(|place| !affected.stop.contains(place));
+        // What needs a process that is stopped first is stopped before it anyway: it cannot go on running until later.
+        let application = self.asked.application;
+        let first: Vec<ComponentId> = affected.stop.iter().map(|place| place.component.clone()).collect();
+        let (early, late): (BTreeSet<Place>, BTreeSet<Place>) = std::mem::take(&mut affected.restart)
+            .into_iter()
+            .filter(|place| !affected.stop.contains(place))
+            .partition(|place| first.iter().any(|id| application.needs_of(&place.component).contains(id)));
+        affected.stop.extend(early);
+        affected.restart = late;
         affected
     }
 
@@ -423,8 +429,7 @@ impl<'a> Drafting<'a> {
             let dependents = stopping.iter().filter(|p| application.needs_of(&p.component).contains(&place.component));
             needs.extend(dependents.map(|p| StepId(format!("stop/{p}"))));
             if affected.restart.contains(place) {
-                let read = application.needs_of(&place.component);
-                let restored = touched.iter().filter(|(at, _)| read.contains(&at.component));
+                let restored = touched.iter().filter(|(at, _)| self.reads(place, &at.component));
                 needs.extend(restored.map(|(at, touch)| last_restore(at, touch)));
             }
             self.add("stop", place, Phase::Quiesce, Action::Stop, needs);
@@ -452,9 +457,19 @@ impl<'a> Drafting<'a> {
 
     /// The stops of everything that reads `place` and must be down while it is restored.
     fn readers_stopped(&self, place: &Place, affected: &Affected) -> Vec<StepId> {
-        let reads =
-            |p: &&Place| **p == *place || self.asked.application.needs_of(&p.component).contains(&place.component);
+        let stops = self.component(place).is_some_and(|component| component.capabilities().readers == Readers::Stop);
+        let reads = |p: &&Place| **p == *place || (stops && self.reads(p, &place.component));
         self.named(affected.stop.iter().filter(reads).map(|p| format!("stop/{p}")))
+    }
+
+    fn is_process(&self, id: &ComponentId) -> bool {
+        let component = self.asked.parts.components.get(id);
+        component.is_some_and(|component| component.capabilities().lifecycle == Lifecycle::Process)
+    }
+
+    /// Whether the process at `place` reads `id`, directly or through components that do not run.
+    fn reads(&self, place: &Place, id: &ComponentId) -> bool {
+        readers_of(self.asked.application, id, &|other| self.is_process(other)).contains(&place.component)
     }
 
     fn restores(&mut self, touched: &BTreeMap<Place, Touch>, proofs: &[StepId], affected: &Affected) {

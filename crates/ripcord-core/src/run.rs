@@ -109,6 +109,7 @@ pub enum RunState {
     Ended(End),
 }
 
+#[expect(clippy::large_enum_variant, reason = "most steps end as the large variant")]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum StepState {

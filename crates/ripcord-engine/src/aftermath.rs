@@ -12,7 +12,7 @@ use tokio::sync::broadcast;
 
 use crate::desk::Stop;
 use crate::drive::Driver;
-use crate::{survey, tell};
+use crate::{record, survey, tell};
 
 /// How many good samples in a row, taken after the restore, show that a signal has recovered.
 const RECOVERED: u32 = 3;
@@ -94,7 +94,7 @@ impl Driver {
                 continue;
             };
             let capabilities = component.capabilities();
-            if capabilities.observe != ripcord_core::Observe::Exactly || capabilities.nature == Nature::Flowing {
+            if !record::has_revision(&capabilities) || capabilities.nature == Nature::Flowing {
                 continue;
             }
             // The capture that holds this very revision, wherever it was recorded.

@@ -149,6 +149,7 @@ impl Driver {
     /// Begins everything that may begin now.
     async fn begin_all(&mut self, now: Timestamp) -> Result<Flow, Stop> {
         let in_flight: BTreeSet<StepId> = self.steps.values().cloned().collect();
+        let was = std::mem::discriminant(&self.run.state);
         let mut wake = None;
         for next in self.run.next(now, &in_flight) {
             match next {
@@ -176,6 +177,9 @@ impl Driver {
         if let RunState::Watching { .. } = self.run.state
             && self.breached_again().await?
         {
+            return Ok(Flow::Again);
+        }
+        if was != std::mem::discriminant(&self.run.state) {
             return Ok(Flow::Again);
         }
         Ok(Flow::Wait(wake))

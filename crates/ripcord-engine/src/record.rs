@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use ripcord_core::{
-    Action, Available, Before, Body, CaptureId, CapturePurpose, Destroys, Held, Inventory, Key, Ledger, Limits, Made,
-    Nature, Observe, OnFailure, Origin, Outcome, Phase, Place, Recorded, Redo, Release, ReleaseId, Revision, Seen,
-    Shown, Standing, Step, StepId, Verdict,
+    Action, Available, Before, Body, Capabilities, CaptureId, CapturePurpose, Destroys, Held, Inventory, Key, Ledger,
+    Lifecycle, Limits, Made, Nature, Observe, OnFailure, Origin, Outcome, Phase, Place, Recorded, Redo, Release,
+    ReleaseId, Revision, Seen, Shown, Standing, Step, StepId, Verdict,
 };
 
 use crate::desk::{Desk, Stop};
@@ -38,8 +38,8 @@ pub async fn capture_present(
             Seen::Between { why } => return Ok(Err(format!("`{place}` is in no definite state: {why}"))),
             Seen::Unreachable { why } => return Ok(Err(format!("`{place}` cannot be seen: {why}"))),
         };
-        if capabilities.observe != Observe::Exactly && capabilities.nature == Nature::Versioned {
-            continue; // A process that runs what others hold: there is nothing of its own to come back to.
+        if !has_revision(&capabilities) {
+            continue;
         }
         let flowing = capabilities.nature == Nature::Flowing;
         let recorded = |revision: Revision, capture: Option<CaptureId>| Recorded {
@@ -65,6 +65,13 @@ pub async fn capture_present(
         }
     }
     Ok(Ok((seen, map)))
+}
+
+/// Whether a component belongs in a release: a process that runs what others hold has nothing of its own to come back to, and a
+/// switch is on or off, not at a revision.
+pub(crate) fn has_revision(capabilities: &Capabilities) -> bool {
+    let exactly = capabilities.observe == Observe::Exactly && capabilities.lifecycle != Lifecycle::Switch;
+    exactly || capabilities.nature == Nature::Flowing
 }
 
 /// The capture that some release recorded for this very revision, still there by the survey.

@@ -62,7 +62,7 @@ pub fn row(title: &str, issues: &str, combine: Combine, cells: &[(&str, Bounds)]
     Row { name: title.to_owned(), issues: set(issues), cells, combine, ruling }
 }
 
-pub fn rule(id: &str, points_at: &str) -> Rule {
+pub fn rule(id: &str, issue: &str, points_at: &str) -> Rule {
     Rule {
         id: id.parse().unwrap(),
         signal: "errors".parse().unwrap(),
@@ -76,7 +76,7 @@ pub fn rule(id: &str, points_at: &str) -> Rule {
         interval: Duration::from_secs(10),
         when: None,
         severity: Severity(1),
-        issue: name("errors"),
+        issue: name(issue),
         follows: Follows::Decide,
         points_at: set(points_at),
         source: None,
@@ -102,9 +102,9 @@ pub fn application() -> Application {
         production: true,
         components: BTreeMap::new(),
         signals: BTreeMap::new(),
-        triggers: [("errors-high", "web"), ("slow", ""), ("db-lost", "db")]
+        triggers: [("errors-high", "errors", "web"), ("slow", "slow", ""), ("db-lost", "database-lost", "db")]
             .into_iter()
-            .map(|(id, points_at)| (id.parse().unwrap(), rule(id, points_at)))
+            .map(|(id, issue, points_at)| (id.parse().unwrap(), rule(id, issue, points_at)))
             .collect(),
         figures: BTreeMap::new(),
         matrix: Matrix {
@@ -113,6 +113,9 @@ pub fn application() -> Application {
                     automatic(says(1, Call::Rollback, within(5)))
                 }),
                 row("corruption", "corruption", Combine::All, &[], says(0, Call::Rollback, Within::Immediate)),
+                row("database lost", "database-lost", Combine::All, &[], {
+                    automatic(says(0, Call::Rollback, Within::Immediate))
+                }),
                 row("slow", "slow", Combine::All, &[("latency", above(2.0))], says(2, Call::Investigate, within(15))),
             ],
             otherwise: says(2, Call::Evaluate, Within::BestEffort),

@@ -1,0 +1,361 @@
+//! A world of fakes: it does what it is told, fails when the dice say so, and remembers everything that was done to it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use ripcord_core::*;
+use tokio::sync::Notify;
+
+/// Small, fast and good enough to roll dice with (SplitMix64).
+#[derive(Clone)]
+pub struct Dice(pub u64);
+
+impl Dice {
+    pub fn roll(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        z ^ (z >> 31)
+    }
+    pub fn below(&mut self, n: u64) -> u64 {
+        self.roll() % n.max(1)
+    }
+    pub fn chance(&mut self, percent: u64) -> bool {
+        self.below(100) < percent
+    }
+    pub fn pick<T: Copy>(&mut self, of: &[T]) -> T {
+        of[self.below(of.len() as u64) as usize]
+    }
+}
+
+/// What a place really is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Real {
+    pub revision: String,
+    /// Half way between two states.
+    pub torn: bool,
+    pub on: bool,
+    pub instance: u64,
+}
+
+/// How much goes wrong, in percent of calls.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Trouble {
+    pub fails: u64,
+    pub fails_for_good: u64,
+    pub unknown: u64,
+    pub hangs: u64,
+    pub tears: u64,
+    pub kills: u64,
+    pub blind: u64,
+}
+
+pub struct Truth {
+    pub real: BTreeMap<Place, Real>,
+    pub captures: BTreeMap<String, Vec<String>>,
+    /// How often each effect was completed.
+    pub effects: BTreeMap<Key, u32>,
+    pub violations: Vec<String>,
+    pub dice: Dice,
+    pub trouble: Trouble,
+    /// The processes that must be off while a place is restored.
+    pub readers: BTreeMap<Place, BTreeSet<Place>>,
+    pub applied: u64,
+}
+
+#[derive(Clone)]
+pub struct Universe {
+    pub truth: Arc<Mutex<Truth>>,
+    /// Somebody pulled the plug.
+    pub killed: Arc<Notify>,
+}
+
+impl Universe {
+    pub fn new(dice: Dice) -> Self {
+        let truth = Truth {
+            real: BTreeMap::new(),
+            captures: BTreeMap::new(),
+            effects: BTreeMap::new(),
+            violations: vec![],
+            dice,
+            trouble: Trouble::default(),
+            readers: BTreeMap::new(),
+            applied: 0,
+        };
+        Self { truth: Arc::new(Mutex::new(truth)), killed: Arc::new(Notify::new()) }
+    }
+
+    pub fn with<T>(&self, look: impl FnOnce(&mut Truth) -> T) -> T {
+        look(&mut self.truth.lock().unwrap())
+    }
+}
+
+/// A component that lives in a universe.
+pub struct Fake {
+    pub universe: Universe,
+    pub capabilities: Capabilities,
+    pub major: u16,
+}
+
+enum Luck {
+    Good,
+    Fails(Retry),
+    Unknown { acted: bool },
+    Hangs { acted: bool },
+    Tears,
+    Kills { acted: bool },
+}
+
+impl Fake {
+    fn luck(&self) -> Luck {
+        self.universe.with(|truth| {
+            truth.applied += 1;
+            let trouble = truth.trouble;
+            let dice = &mut truth.dice;
+            let acted = dice.chance(50);
+            let mut at = dice.below(100);
+            let mut falls = |percent: u64| {
+                let hit = at < percent;
+                at = at.saturating_sub(percent).max(if hit { 100 } else { 0 });
+                hit
+            };
+            if falls(trouble.fails) {
+                Luck::Fails(Retry::Later)
+            } else if falls(trouble.fails_for_good) {
+                Luck::Fails(Retry::Never)
+            } else if falls(trouble.unknown) {
+                Luck::Unknown { acted }
+            } else if falls(trouble.hangs) {
+                Luck::Hangs { acted }
+            } else if falls(trouble.tears) {
+                Luck::Tears
+            } else if falls(trouble.kills) {
+                Luck::Kills { acted }
+            } else {
+                Luck::Good
+            }
+        })
+    }
+
+    fn sees(&self, step: &Step, before: Option<&Before>) -> Observation {
+        let Some(place) = &step.place else { return Holds::CannotTell { why: "no place".into() }.into() };
+        self.universe.with(|truth| {
+            let real = truth.real.get(place).cloned().unwrap_or_default();
+            let mark = Some(real.instance.to_string());
+            if real.torn {
+                return Observation { holds: Holds::Neither { found: "torn".into() }, mark };
+            }
+            let is = |held: bool| if held { Holds::Target } else { Holds::Origin };
+            let holds = match &step.action {
+                Action::Restore { to, .. } => is(Revision::exact(real.revision.clone()) == *to),
+                Action::Set { values } => is(real.revision == set_to(values)),
+                Action::Stop | Action::Pause => is(!real.on),
+                Action::Resume => is(real.on),
+                Action::Start => match before {
+                    // An instance newer than the intent; before the intent nothing is new enough.
+                    Some(before) => is(real.on && before.mark != mark),
+                    None => Holds::Origin,
+                },
+                _ => Holds::Origin,
+            };
+            Observation { holds, mark }
+        })
+    }
+
+    fn act(&self, step: &Step, before: &Before, torn: bool) -> Outcome {
+        let seen = self.sees(step, Some(before));
+        let Some(place) = step.place.clone() else { return Outcome::Failed(Failure::never("no place")) };
+        self.universe.with(|truth| {
+            if seen.holds == Holds::Target {
+                truth.violations.push(format!("`{}` was done again although its goal held", step.id));
+            }
+            if step.destroys == Destroys::GivesUp {
+                let held = match &step.protected_by {
+                    Some(CaptureRef::MadeBy(by)) => truth.captures.contains_key(&by.0),
+                    Some(CaptureRef::Known(_)) => true,
+                    None => false,
+                };
+                if !held {
+                    truth.violations.push(format!("`{}` destroyed what nothing held", step.id));
+                }
+            }
+            if matches!(step.action, Action::Restore { .. }) {
+                for reader in truth.readers.get(&place).cloned().unwrap_or_default() {
+                    if truth.real.get(&reader).is_some_and(|real| real.on) {
+                        truth.violations.push(format!("`{}` was done while `{reader}` ran", step.id));
+                    }
+                }
+            }
+            let real = truth.real.entry(place.clone()).or_default();
+            if torn {
+                real.torn = true;
+                return Outcome::Unknown { why: "torn".into() };
+            }
+            real.torn = false;
+            let mut proof = Proof::of("done");
+            match &step.action {
+                Action::Restore { to: Revision::Exact(to), .. } => real.revision = to.0.clone(),
+                Action::Restore { to: Revision::Absent, .. } => real.revision = String::new(),
+                Action::Set { values } => real.revision = set_to(values),
+                Action::Stop | Action::Pause => real.on = false,
+                Action::Resume => real.on = true,
+                Action::Start => {
+                    real.on = true;
+                    real.instance += 1;
+                }
+                Action::Capture { .. } => {
+                    let (revision, id) = (real.revision.clone(), step.id.0.clone());
+                    truth.captures.entry(id).or_default().push(revision.clone());
+                    proof.capture = Some(Made {
+                        revision: Revision::exact(revision.clone()),
+                        label: None,
+                        held: HeldIn::System { name: revision.clone() },
+                        bytes: 1,
+                        proof: ProofLevel::ReadBack,
+                        content: Digest::of(revision.as_bytes()),
+                    });
+                    return Outcome::Done(proof);
+                }
+                _ => {}
+            }
+            *truth.effects.entry(before.key.clone()).or_default() += 1;
+            if truth.effects[&before.key] > 1 {
+                truth.violations.push(format!("`{}` took effect twice under one key", step.id));
+            }
+            Outcome::Done(proof)
+        })
+    }
+}
+
+fn set_to(values: &BTreeMap<String, serde_json::Value>) -> String {
+    serde_json::to_string(values).unwrap()
+}
+
+impl Component for Fake {
+    fn kind(&self) -> KindVersion {
+        KindVersion { kind: "fake".into(), major: self.major, minor: 0 }
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        self.capabilities.clone()
+    }
+
+    fn survey<'a>(&'a self, _: &'a Cx, place: &'a Place, wanted: &'a [Wanted]) -> Fut<'a, Survey> {
+        Box::pin(async move {
+            let real = self.universe.with(|truth| truth.real.get(place).cloned().unwrap_or_default());
+            let seen = match real.torn {
+                true => Seen::Between { why: "torn".into() },
+                false => Seen::At(Revision::exact(real.revision.clone())),
+            };
+            let mut survey = Survey::new(place.clone(), seen, TargetId(format!("fake:{place}")));
+            if self.capabilities.lifecycle != Lifecycle::None {
+                survey.running = Some(real.on);
+                survey.instance = Some(real.instance.to_string());
+            }
+            survey.available =
+                wanted.iter().map(|w| (w.clone(), Available::Here { how: "made of thin air".into() })).collect();
+            survey
+        })
+    }
+
+    fn propose(&self, wish: &Wish, _: &Inventory) -> Result<Vec<Draft>, CannotPlan> {
+        let action = match &wish.want {
+            Want::Revision { revision, capture } => {
+                Action::Restore { to: revision.clone(), from: capture.clone().map(CaptureRef::Known) }
+            }
+            Want::Values(values) => Action::Set { values: values.clone() },
+        };
+        Ok(vec![Draft {
+            phase: Phase::Restore,
+            action,
+            destroys: self.capabilities.restore,
+            redo: self.capabilities.redo,
+            limits: Limits { call: Duration::from_secs(5), total: Duration::from_secs(10), tries: 3 },
+            shown: Shown::default(),
+        }])
+    }
+
+    fn holds<'a>(&'a self, _: &'a Cx, step: &'a Step, before: Option<&'a Before>) -> Fut<'a, Observation> {
+        Box::pin(async move {
+            let blind = self.universe.with(|truth| {
+                let percent = truth.trouble.blind;
+                truth.dice.chance(percent)
+            });
+            match blind {
+                true => Holds::CannotTell { why: "fog".into() }.into(),
+                false => self.sees(step, before),
+            }
+        })
+    }
+
+    fn apply<'a>(&'a self, _: &'a Cx, step: &'a Step, before: &'a Before) -> Fut<'a, Outcome> {
+        Box::pin(async move {
+            // Effects take time, so that steps really run beside each other.
+            let takes = self.universe.with(|truth| truth.dice.below(400));
+            tokio::time::sleep(Duration::from_millis(takes)).await;
+            if matches!(step.action, Action::Prove { .. }) {
+                return Outcome::Done(Proof::of("there"));
+            }
+            match self.luck() {
+                Luck::Good => self.act(step, before, false),
+                Luck::Fails(retry) => Outcome::Failed(Failure { retry, ..Failure::never("bad luck") }),
+                Luck::Unknown { acted } => {
+                    if acted {
+                        self.act(step, before, false);
+                    }
+                    Outcome::Unknown { why: "the line went dead".into() }
+                }
+                Luck::Hangs { acted } => {
+                    if acted {
+                        self.act(step, before, false);
+                    }
+                    std::future::pending().await
+                }
+                Luck::Tears if matches!(step.action, Action::Restore { .. }) => self.act(step, before, true),
+                Luck::Tears => Outcome::Unknown { why: "the line went dead".into() },
+                Luck::Kills { acted } => {
+                    if acted {
+                        self.act(step, before, false);
+                    }
+                    self.universe.killed.notify_one();
+                    std::future::pending().await
+                }
+            }
+        })
+    }
+}
+
+pub fn name(text: &str) -> ComponentId {
+    ComponentId::new(text).unwrap()
+}
+
+/// Code or configuration that something reads.
+pub fn versioned(readers: Readers, redo: Redo, restore: Destroys) -> Capabilities {
+    Capabilities { held: Held::Vault, readers, redo, restore, sets: true, ..Capabilities::NONE }
+}
+
+pub fn process() -> Capabilities {
+    Capabilities { observe: Observe::ByMarker, lifecycle: Lifecycle::Process, evidence: true, ..Capabilities::NONE }
+}
+
+pub fn switch() -> Capabilities {
+    Capabilities { observe: Observe::Exactly, lifecycle: Lifecycle::Switch, ..Capabilities::NONE }
+}
+
+pub fn data() -> Capabilities {
+    Capabilities {
+        nature: Nature::Flowing,
+        held: Held::Vault,
+        readers: Readers::Stop,
+        restore: Destroys::GivesUp,
+        redo: Redo::Safe,
+        ..Capabilities::NONE
+    }
+}
+
+pub fn at(seconds: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+}
