@@ -117,7 +117,7 @@ pub struct Policy {
     /// What is set aside is kept this long.
     #[serde(with = "crate::ms", rename = "keep_aside_ms")]
     pub keep_aside: Duration,
-    /// The window before a release from which its baseline is taken.
+    /// How long a deployment measures every signal for what is normal, right before it runs its command.
     #[serde(with = "crate::ms", rename = "baseline_ms")]
     pub baseline: Duration,
 }
@@ -135,7 +135,7 @@ impl Default for Policy {
             automatic_proof: ProofLevel::ReadBack,
             keep_captures: minutes(30 * 24 * 60),
             keep_aside: minutes(7 * 24 * 60),
-            baseline: minutes(60),
+            baseline: Duration::from_secs(30),
         }
     }
 }

@@ -18,6 +18,7 @@ mod name; // names and identities
 mod plan; // steps, their order, their digest
 mod planner; // from a target and a survey to a plan
 mod release; // releases and the last known good
+mod retention; // which captures are kept
 mod revision; // what a place is at, can go to and would lose
 mod run; // one execution of a plan: the fold of its events
 mod secret; // where secrets are, and redaction
@@ -57,6 +58,7 @@ pub use plan::{
 };
 pub use planner::{Asked, NoPlan, Target, plan};
 pub use release::{Ledger, NoTarget, Origin, Quarantine, Recorded, Release, Standing, Verdict};
+pub use retention::{Kept, retention};
 pub use revision::{Available, Inventory, Loss, Revision, RevisionId, RowLoss, Seen, Survey, TargetId, Wanted};
 pub use run::{Next, Obligation, OutOfOrder, Owed, Run, RunState, StepState};
 pub use secret::{REDACTED, Redactor, Secret, SecretRef};

@@ -95,6 +95,15 @@ pub enum Ask {
     Note {
         text: String,
     },
+    /// What reading a capture back, or restoring it, has shown.
+    Proven {
+        capture: CaptureId,
+        level: crate::ProofLevel,
+    },
+    Spoiled {
+        capture: CaptureId,
+        why: String,
+    },
     /// Let go of the lease: somebody needs it (a deployment).
     Yield {
         to: String,

@@ -66,6 +66,14 @@ impl Office {
                 self.desk.note(Body::Noted { by, text }).await?;
                 done("noted")
             }
+            Ask::Proven { capture, level } => {
+                let body = Body::Proven { capture: capture.clone(), level };
+                self.on_capture(&capture, body, format!("{capture} is restorable")).await
+            }
+            Ask::Spoiled { capture, why } => {
+                let body = Body::Spoiled { capture: capture.clone(), why };
+                self.on_capture(&capture, body, format!("{capture} is not relied on any more")).await
+            }
             Ask::Yield { to } => match self.open_run().await? {
                 Some(row) if matches!(row.state, RunState::Running | RunState::Approved) => {
                     Ok(Err(refuse(format!("{} is running: wait for it, or pause it", row.id))))
@@ -272,6 +280,16 @@ impl Office {
             Verb::Abandon { .. } => format!("{id} is abandoned"),
             Verb::Take { obligation, .. } => format!("{obligation} is yours now"),
         })
+    }
+
+    async fn on_capture(&self, capture: &ripcord_core::CaptureId, body: Body, said: String) -> Answered {
+        let world = &self.desk.world;
+        if !world.store.captures(world.app()).await?.iter().any(|row| row.id == *capture && !row.pruned) {
+            let advice = Some("`ripcord capture list` shows them".to_owned());
+            return Ok(Err(Refusal { why: format!("there is no capture `{capture}`"), advice }));
+        }
+        self.desk.note(body).await?;
+        done(said)
     }
 
     async fn declare(&mut self, by: Actor, what: String, severity: Option<Severity>, issue: Option<Name>) -> Answered {

@@ -68,6 +68,12 @@ impl Board {
         self.read(|known| known.latest.get(signal).cloned())
     }
 
+    /// The same by the name a guard knows the signal by: CEL has no `-` and `.` in names, so they are written `_`.
+    pub fn latest_by_variable(&self, variable: &str) -> Option<Latest> {
+        let same = |signal: &SignalId| signal.as_str().replace(['-', '.'], "_") == variable;
+        self.read(|known| known.latest.iter().find(|(signal, _)| same(signal)).map(|(_, latest)| latest.clone()))
+    }
+
     pub fn baseline(&self, signal: &SignalId) -> Option<f64> {
         self.read(|known| known.baselines.get(signal).map(|baseline| baseline.value))
     }

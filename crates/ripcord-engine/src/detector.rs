@@ -174,7 +174,7 @@ enum Guarded {
 fn guarded(board: &Board, rule: &Rule) -> Guarded {
     let Some(guard) = &rule.when else { return Guarded::Armed };
     let value = |name: &String| {
-        let latest = board.latest(&SignalId::new(name.clone()).ok()?)?;
+        let latest = board.latest_by_variable(name)?;
         match latest.reading {
             Reading::Samples(samples) => samples.iter().map(|sample| sample.value).reduce(f64::max),
             Reading::Empty | Reading::Failed { .. } => None,
