@@ -1,1 +1,17 @@
+//! Components, signals, channels and hosts: one file per kind, leaves of the tree.
+//!
+//! The only crate that speaks to the systems being taken back. It decides nothing: what a kind can do is data that the rules read
+//! beforehand, what it found is on the record, and what it does is what a plan showed.
 
+pub mod channels; // where messages go
+pub mod components; // what has a revision
+pub mod hosts; // where commands run
+mod http; // requests, and what their failures mean
+mod kinds; // the registry: one line per kind
+pub mod secrets; // from where a secret is to the secret
+pub mod signals; // what is measured
+
+pub use kinds::{
+    Adapters, BuildCx, BuildError, ChannelKind, ChannelSettings, ComponentKind, ComponentSettings, Record, SignalKind,
+    SignalSettings, Sink, build_channel, build_component, build_signal,
+};

@@ -1,0 +1,296 @@
+//! An application's own page of metrics, without a Prometheus server in between.
+//!
+//! Shares, rates and quantiles are over a window, from the pages this signal has read: the first one after a start says nothing
+//! yet. Zero over something is zero; zero over zero, and series that are not there at all, are no data. A page that cannot be
+//! had or read is a failure of the observer: the figures are unknown, not bad. That the endpoint is down is for an `http` signal
+//! to say.
+
+mod history; // what counters did within a window
+mod select; // which series are meant
+mod text; // the page
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use reqwest::Url;
+use ripcord_config::wire::{SecretFrom, Span, Text};
+use ripcord_config::{KindDoc, Mistake};
+use ripcord_core::{Cx, Fut, Layer, Reading, Sample, Signal, SignalId, Unit};
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+pub use select::Selector;
+
+use self::history::History;
+use self::text::Line;
+use super::{UnitName, failed, locked};
+use crate::http::{Caller, Headers, Request, Way, url};
+use crate::{BuildCx, BuildError, SignalKind};
+
+/// A figure from a page of metrics in Prometheus' text format or OpenMetrics.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Settings {
+    pub url: Text,
+    pub measure: Measure,
+    /// What the values are. Without it: by the metric's name (`_seconds`, `_bytes`, `_ratio`), else a plain number.
+    #[serde(default)]
+    pub unit: Option<UnitName>,
+    /// Sent as `Authorization: Bearer ...`.
+    #[serde(default)]
+    pub bearer: Option<SecretFrom>,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Measure {
+    /// The growth of some counters over the growth of all: `of` must be part of `to`. Rests on the growth of `to`.
+    Ratio(Ratio),
+    /// The growth of counters per second.
+    Rate(Rate),
+    /// A quantile of a histogram. Rests on the number of observations.
+    Quantile(Quantile),
+    /// A value as it is.
+    Gauge(Gauge),
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Ratio {
+    pub of: Selector,
+    pub to: Selector,
+    pub window: Span,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Rate {
+    pub metric: Selector,
+    pub window: Span,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Quantile {
+    /// The histogram's name, without `_bucket`.
+    pub metric: Selector,
+    /// 0.95 is the p95.
+    pub q: f64,
+    pub window: Span,
+}
+
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Gauge {
+    pub metric: Selector,
+    /// What several series make together.
+    #[serde(default)]
+    pub fold: Fold,
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Fold {
+    #[default]
+    Sum,
+    Max,
+    Min,
+}
+
+impl Measure {
+    fn window(&self) -> Duration {
+        match self {
+            Self::Ratio(Ratio { window, .. })
+            | Self::Rate(Rate { window, .. })
+            | Self::Quantile(Quantile { window, .. }) => window.0,
+            Self::Gauge(_) => Duration::ZERO,
+        }
+    }
+
+    fn needs(&self, line: &Line) -> bool {
+        match self {
+            Self::Ratio(ratio) => [&ratio.of, &ratio.to].iter().any(|s| s.matches(&line.name, &line.labels)),
+            Self::Rate(rate) => rate.metric.matches(&line.name, &line.labels),
+            Self::Quantile(quantile) => quantile.buckets().matches(&line.name, &line.labels),
+            Self::Gauge(_) => false,
+        }
+    }
+}
+
+impl Quantile {
+    fn buckets(&self) -> Selector {
+        let name = self.metric.name.strip_suffix("_bucket").unwrap_or(&self.metric.name);
+        self.metric.of(format!("{name}_bucket"))
+    }
+}
+
+impl SignalKind for Settings {
+    const DOC: KindDoc = KindDoc {
+        name: "scrape",
+        summary: "A share, rate, quantile or value from an application's own page of metrics (Prometheus text, OpenMetrics).",
+        example: r#"
+url: http://127.0.0.1:8080/metrics
+measure:
+  ratio:
+    of: http_requests_total{status=~"5.."}
+    to: http_requests_total
+    window: 1m
+"#,
+        layer: Layer::Code,
+        schema: || schemars::schema_for!(Settings),
+    };
+
+    fn check(&self) -> Vec<Mistake> {
+        let mut mistakes: Vec<Mistake> = url(&self.url, "url").err().into_iter().collect();
+        if self.measure.window() < Duration::from_secs(1) && !matches!(self.measure, Measure::Gauge(_)) {
+            mistakes.push(Mistake::new("the window is shorter than a second").at("measure").help("write `window: 1m`"));
+        }
+        if let Measure::Quantile(Quantile { q, .. }) = &self.measure
+            && !(*q > 0.0 && *q < 1.0)
+        {
+            mistakes.push(Mistake::new(format!("{q} is no quantile")).at("measure.quantile.q").help("the p95 is 0.95"));
+        }
+        mistakes
+    }
+
+    fn unit(&self) -> Unit {
+        let by_name = |name: &str| match name {
+            name if name.ends_with("_seconds") => Unit::Seconds,
+            name if name.ends_with("_bytes") => Unit::Bytes,
+            name if name.ends_with("_ratio") => Unit::Ratio,
+            _ => Unit::Number,
+        };
+        match (&self.unit, &self.measure) {
+            (Some(unit), _) => (*unit).into(),
+            (None, Measure::Ratio(_)) => Unit::Ratio,
+            (None, Measure::Rate(_)) => Unit::Number,
+            (None, Measure::Quantile(quantile)) => by_name(quantile.metric.name.trim_end_matches("_bucket")),
+            (None, Measure::Gauge(gauge)) => by_name(&gauge.metric.name),
+        }
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        &["of", "to", "seconds", "series"]
+    }
+
+    fn build(&self, id: &SignalId, cx: &BuildCx) -> Result<Arc<dyn Signal>, BuildError> {
+        let url = url(&self.url, "url").map_err(|mistake| BuildError::new(id, mistake.what))?;
+        let (none, nothing) = (Default::default(), Default::default());
+        let headers = Headers { plain: &none, secret: &nothing, bearer: self.bearer.as_ref() };
+        let caller = Caller::new(headers, Way::Direct, cx).map_err(|why| BuildError::new(id, why))?;
+        Ok(Arc::new(Scrape { settings: self.clone(), url, caller, history: Mutex::default() }))
+    }
+}
+
+struct Scrape {
+    settings: Settings,
+    url: Url,
+    caller: Caller,
+    history: Mutex<History>,
+}
+
+impl Scrape {
+    async fn page(&self, cx: &Cx) -> Result<Vec<Line>, String> {
+        let accept = "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4".to_owned();
+        let request = Request { headers: vec![("accept", accept)], ..Request::get(self.url.clone()) };
+        let answer = self.caller.call(request, cx.limit).await.map_err(|error| error.why().to_owned())?;
+        if answer.status != 200 {
+            return Err(format!("the page of metrics answers {}", answer.said(self.caller.redactor())));
+        }
+        if answer.cut {
+            return Err("the page of metrics is larger than 1 MiB".to_owned());
+        }
+        let text = std::str::from_utf8(&answer.body).map_err(|_| "the page of metrics is no text".to_owned())?;
+        text::page(text)
+            .map_err(|why| format!("the page of metrics cannot be read: {}", self.caller.redactor().clean(&why)))
+    }
+
+    fn measured(&self, cx: &Cx, lines: Vec<Line>) -> Reading {
+        if let Measure::Gauge(gauge) = &self.settings.measure {
+            return gauge.read(cx, &lines);
+        }
+        let mut history = locked(&self.history);
+        history.push(cx.now, lines, |line| self.settings.measure.needs(line), self.settings.measure.window());
+        let Some(growth) = history.growth() else { return Reading::Empty };
+        let seconds = growth.over.as_secs_f64();
+        let sample = |value, n: Option<f64>, fields: &[(&str, f64)]| {
+            let fields =
+                fields.iter().chain(&[("seconds", seconds)]).map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+            Reading::of(Sample { n, fields, ..Sample::new(cx.now, value) })
+        };
+        match &self.settings.measure {
+            Measure::Ratio(ratio) => match growth.sum(&ratio.to) {
+                None | Some(0.0) => Reading::Empty,
+                Some(to) => {
+                    let of = growth.sum(&ratio.of).unwrap_or(0.0);
+                    // Two counters of one event are not raised in one instant: a page may show the first and not yet the second.
+                    sample((of / to).min(1.0), Some(to), &[("of", of), ("to", to)])
+                }
+            },
+            Measure::Rate(rate) => match growth.sum(&rate.metric) {
+                None => Reading::Empty,
+                Some(grown) => sample(grown / seconds, Some(grown), &[("of", grown)]),
+            },
+            Measure::Quantile(quantile) => match growth.quantile(&quantile.buckets(), quantile.q) {
+                None | Some((_, 0.0)) => Reading::Empty,
+                Some((value, n)) => sample(value, Some(n), &[("to", n)]),
+            },
+            Measure::Gauge(_) => Reading::Empty,
+        }
+    }
+}
+
+impl Gauge {
+    fn read(&self, cx: &Cx, lines: &[Line]) -> Reading {
+        let values = lines.iter().filter(|line| self.metric.matches(&line.name, &line.labels)).map(|line| line.value);
+        let values: Vec<f64> = values.collect();
+        let folded = match self.fold {
+            Fold::Sum => values.iter().copied().reduce(|a, b| a + b),
+            Fold::Max => values.iter().copied().reduce(f64::max),
+            Fold::Min => values.iter().copied().reduce(f64::min),
+        };
+        let Some(mut value) = folded else { return Reading::Empty };
+        // The greatest of a number and of no number is not known.
+        if let Some(strange) = values.iter().find(|value| !value.is_finite()) {
+            value = *strange;
+        }
+        let fields = [("series".to_owned(), values.len().into())].into();
+        Reading::of(Sample { fields, ..Sample::new(cx.now, value) })
+    }
+}
+
+impl Signal for Scrape {
+    fn unit(&self) -> Unit {
+        SignalKind::unit(&self.settings)
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        SignalKind::fields(&self.settings)
+    }
+
+    fn read<'a>(&'a self, cx: &'a Cx) -> Fut<'a, Reading> {
+        Box::pin(async move {
+            match self.page(cx).await {
+                Ok(lines) => self.measured(cx, lines),
+                Err(why) => failed(why),
+            }
+        })
+    }
+
+    fn query(&self) -> String {
+        let over = |window: &Span| ripcord_core::human(window.0);
+        let what = match &self.settings.measure {
+            Measure::Ratio(Ratio { of, to, window }) => {
+                format!("growth of {of} / growth of {to} over {}", over(window))
+            }
+            Measure::Rate(Rate { metric, window }) => format!("growth of {metric} per second over {}", over(window)),
+            Measure::Quantile(Quantile { metric, q, window }) => {
+                format!("quantile {q} of {metric} over {}", over(window))
+            }
+            Measure::Gauge(Gauge { metric, fold: Fold::Sum }) => format!("sum of {metric}"),
+            Measure::Gauge(Gauge { metric, fold: Fold::Max }) => format!("greatest of {metric}"),
+            Measure::Gauge(Gauge { metric, fold: Fold::Min }) => format!("least of {metric}"),
+        };
+        self.caller.redactor().clean(&format!("{what}, from {}", self.url))
+    }
+}

@@ -1,0 +1,17 @@
+//! The kinds against real files, processes and servers of this machine.
+#![allow(clippy::unwrap_used, reason = "where it is not so, the test has failed")]
+
+mod channels;
+mod command;
+mod contract;
+mod directory;
+mod driver;
+mod env_file;
+mod git;
+mod hosts;
+mod http_switch;
+mod json_file;
+mod kinds;
+mod signals;
+mod sqlite;
+mod support;
