@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Actor, AppId, Authority, Before, CaptureId, CapturePurpose, ChannelId, Consent, Decision, Digest, Incident,
+    Actor, AppId, Authority, Before, CaptureId, CapturePurpose, ChannelId, CheckId, Consent, Decision, Digest, Incident,
     IncidentId, Made, ObligationId, Outcome, Place, ProofLevel, Purpose, Quarantine, Release, ReleaseId, RunId, Seq,
     Severity, Standing, StepId, TriggerId, TriggerState, Verdict,
 };
@@ -103,6 +103,13 @@ pub enum Body {
     Baseline {
         release: ReleaseId,
         figures: BTreeMap<crate::SignalId, crate::Baseline>,
+    },
+
+    /// A check of the release, outside any run: its verification, or its bake.
+    Checked {
+        release: ReleaseId,
+        check: CheckId,
+        verdict: Check,
     },
 
     // Captures.

@@ -398,13 +398,17 @@ impl<'a> Drafting<'a> {
             if component.capabilities().lifecycle != Lifecycle::Switch {
                 continue;
             }
-            if self.survey(&place).is_some_and(|survey| survey.running == Some(false)) {
-                let why = "was off before: it is left so, and somebody must switch it on".to_owned();
-                self.left_alone.push(LeftAlone { component: place.component.clone(), why });
-                continue;
-            }
-            self.add("pause", &place, Phase::Quiesce, Action::Pause, proofs.to_vec());
-            paused.push(place);
+            let why = match self.survey(&place) {
+                Some(Survey { running: Some(false), .. }) => "was off before: it is left so, and somebody must switch it on",
+                // A crashed application cannot be asked to close its door; the rollback must not wait for it to.
+                Some(Survey { seen: Seen::Unreachable { .. }, .. }) => "cannot be reached, so it is not switched",
+                _ => {
+                    self.add("pause", &place, Phase::Quiesce, Action::Pause, proofs.to_vec());
+                    paused.push(place);
+                    continue;
+                }
+            };
+            self.left_alone.push(LeftAlone { component: place.component.clone(), why: why.to_owned() });
         }
         paused
     }

@@ -177,6 +177,14 @@ fn outcomes(events: &[Event]) -> BTreeSet<Attempt> {
 
 type Attempt = (Option<RunId>, StepId, u32);
 
+fn checked(what: &str, verdict: &Check) -> String {
+    match verdict {
+        Check::Pass { found } => format!("passed: {what}: {found}"),
+        Check::Fail { what: wrong } => format!("failed: {what}: {}", wrong.join("; ")),
+        Check::Inconclusive { why } => format!("inconclusive: {what}: {why}"),
+    }
+}
+
 struct Teller<'a> {
     plans: &'a dyn Fn(&Digest) -> Option<Plan>,
     runs: BTreeMap<RunId, Plan>,
@@ -273,12 +281,9 @@ impl Teller<'_> {
             }
             Body::Verified { step, verdict } => {
                 let step = self.step(event, step);
-                match verdict {
-                    Check::Pass { found } => format!("passed: {step}: {found}"),
-                    Check::Fail { what } => format!("failed: {step}: {}", what.join("; ")),
-                    Check::Inconclusive { why } => format!("inconclusive: {step}: {why}"),
-                }
+                checked(&step, verdict)
             }
+            Body::Checked { check, verdict, .. } => checked(&format!("`{check}`"), verdict),
             Body::Helped { verdict, compared } => {
                 detail.extend(compared.iter().map(comparison));
                 match verdict {

@@ -108,7 +108,10 @@ fn inputs(sample: &Sample, given: &Given) -> BTreeMap<String, Value> {
 /// The sample in a line: what a person needs to see why a check passed or failed.
 fn brief(sample: &Sample) -> String {
     let short = |value: &Value| {
-        let text = value.to_string();
+        let text = match value.as_f64().filter(|_| value.is_f64()) {
+            Some(number) => format!("{number:.1}"),
+            None => value.to_string(),
+        };
         match text.char_indices().nth(120) {
             Some((cut, _)) => format!("{}...", &text[..cut]),
             None => text,
@@ -116,7 +119,10 @@ fn brief(sample: &Sample) -> String {
     };
     let labels = sample.labels.iter().map(|(key, value)| format!("{key}={value}"));
     let wanted = ["status", "latency_ms", "json", "error", "lines"];
-    let fields = wanted.iter().filter_map(|key| sample.fields.get(*key).map(|value| format!("{key} {}", short(value))));
+    let fields = wanted.iter().filter_map(|key| {
+        let value = sample.fields.get(*key).filter(|value| !value.is_null())?;
+        Some(format!("{key} {}", short(value)))
+    });
     let parts: Vec<String> = labels.chain(fields).collect();
     match parts.is_empty() {
         true => format!("value {}", sample.value),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use ripcord_core::{
     Actor, Body, Check, Cx, End, Event, Follows, Origin, Release, ReleaseId, RunId, RunState, Severity, Standing,
-    StepId, TriggerState, Verdict, after,
+    TriggerState, Verdict, after,
 };
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -76,7 +76,7 @@ pub async fn deploy(
         Ok(release) => release,
         Err((release, why)) => return Ok(Deployed::Interrupted { release, why }),
     };
-    let wrong = verify(desk, board, version).await?;
+    let wrong = verify(desk, board, &release).await?;
     if !wrong.is_empty() {
         report_failure(desk, &wrong).await?;
     }
@@ -267,15 +267,12 @@ async fn observe(desk: &Desk, release: Release) -> Result<Result<Release, (Relea
 }
 
 /// Runs every check of the application, and returns what did not pass.
-pub async fn verify(desk: &Desk, board: &Board, version: &str) -> Result<Vec<String>, Stop> {
-    let results = run_checks(&desk.world, board, version).await;
+pub async fn verify(desk: &Desk, board: &Board, release: &Release) -> Result<Vec<String>, Stop> {
+    let results = run_checks(&desk.world, board, &release.version).await;
     desk.write(|_, entry| {
         for (check, verdict) in &results {
-            entry.event(
-                None,
-                None,
-                Body::Verified { step: StepId(format!("check/{check}")), verdict: verdict.clone() },
-            );
+            let (release, check, verdict) = (release.id.clone(), check.clone(), verdict.clone());
+            entry.event(None, None, Body::Checked { release, check, verdict });
         }
     })
     .await?;
@@ -423,7 +420,7 @@ async fn judge(desk: &Desk, board: &Board, release: &Release) -> Result<Deployed
             Some((state, _)) => without.push(format!("`{id}` is {}", state_in_words(state))),
         }
     }
-    let wrong = verify(desk, board, &release.version).await?;
+    let wrong = verify(desk, board, release).await?;
     without.extend(wrong);
     if judging.count() == 0 && application.checks.is_empty() {
         without.push("no trigger and no check says anything about it".to_owned());

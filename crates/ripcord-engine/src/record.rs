@@ -33,14 +33,14 @@ pub async fn capture_present(
     for (place, found) in &seen.surveys {
         let Some(component) = world.parts.components.get(&place.component) else { continue };
         let capabilities = component.capabilities();
+        if !has_revision(&capabilities) {
+            continue;
+        }
         let revision = match &found.seen {
             Seen::At(revision) => revision.clone(),
             Seen::Between { why } => return Ok(Err(format!("`{place}` is in no definite state: {why}"))),
             Seen::Unreachable { why } => return Ok(Err(format!("`{place}` cannot be seen: {why}"))),
         };
-        if !has_revision(&capabilities) {
-            continue;
-        }
         let flowing = capabilities.nature == Nature::Flowing;
         let recorded = |revision: Revision, capture: Option<CaptureId>| Recorded {
             revision,

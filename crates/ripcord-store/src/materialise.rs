@@ -221,6 +221,7 @@ fn of_a_run(body: &Body) -> bool {
         | Body::Quarantined { .. }
         | Body::Lifted { .. }
         | Body::Baseline { .. }
+        | Body::Checked { .. }
         | Body::Captured { .. }
         | Body::Proven { .. }
         | Body::Spoiled { .. }

@@ -56,7 +56,7 @@ pub struct Settings {
     #[serde(default)]
     pub stop: Option<Vec<Text>>,
     /// Prints what tells the running instance from every other (a process and its start time), nothing when none runs. Exit code 1
-    /// without a word means none too, as with `pgrep`.
+    /// or 3 without a word means none too, as with `pgrep` and init scripts.
     #[serde(default)]
     pub instance: Option<Vec<Text>>,
     /// Prints what helps to find the cause later (logs, process lists); kept in the vault before anything is stopped.

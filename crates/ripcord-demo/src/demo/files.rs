@@ -74,7 +74,7 @@ triggers:
     clear: {{ below: 2%, for: 2s }}
     errors: hold
     missing: hold
-    severity: p0
+    severity: p1
     issue: error-spike
   slow:
     signal: latency
@@ -83,7 +83,7 @@ triggers:
     at-least: 20 requests
     errors: hold
     missing: hold
-    severity: p1
+    severity: p2
     issue: slow
   corrupt-orders:
     signal: violations
@@ -96,17 +96,18 @@ triggers:
     points-at: [code]
 
 severities:
-  p0: {{ respond-within: 5m, approve: automatic }}
-  p1: {{ respond-within: 15m, approve: {{ roles: [engineering-lead] }} }}
-  p2: {{ respond-within: 1h, approve: {{ roles: [team] }} }}
+  p0: {{ respond-within: 5m, approve: {{ roles: [incident-lead] }} }}
+  p1: {{ respond-within: 5m, approve: automatic }}
+  p2: {{ respond-within: 15m, approve: {{ roles: [engineering-lead] }} }}
+  p3: {{ respond-within: 1h, approve: {{ roles: [team] }} }}
 
 matrix:
   figures: {{ errors: errors, latency: latency }}
   rows:
     - {{ name: data corruption, issue: [data-corruption], call: rollback, within: immediate, severity: p0, strategy: data }}
-    - {{ name: error spike, issue: [error-spike], errors: "> 5%", call: rollback, within: immediate, severity: p0, strategy: standard, automatic: true }}
-    - {{ name: slow, issue: [slow], latency: "> 2s", call: evaluate, within: 15m, severity: p1 }}
-  otherwise: {{ call: evaluate, within: 1h, severity: p2 }}
+    - {{ name: error spike, issue: [error-spike], errors: "> 5%", call: rollback, within: immediate, severity: p1, strategy: standard, automatic: true }}
+    - {{ name: slow, issue: [slow], latency: "> 2s", call: evaluate, within: 15m, severity: p2 }}
+  otherwise: {{ call: evaluate, within: 1h, severity: p3 }}
 
 strategies:
   standard:

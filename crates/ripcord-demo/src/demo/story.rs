@@ -87,9 +87,11 @@ impl Stage {
 
         chapter("v1.0.0 is deployed by the shop's own script. Ripcord captures what was there, verifies, and lets it bake to good.");
         shop::write_release(&self.dir.join("shop/releases").join(GOOD), GOOD, Fault::None)?;
-        // The first deployment has nothing to be measured against: the shop is started by it.
-        let load = self.load()?;
-        self.ripcord(&["deploy", "--version", GOOD, "--", "./deploy.sh", GOOD], DONE, say).await?;
+        // Customers come as soon as there is a shop, which is while it bakes.
+        let deploy = self.ripcord(&["deploy", "--version", GOOD, "--", "./deploy.sh", GOOD], DONE, say);
+        let (deployed, load) = tokio::join!(deploy, self.load_once_open());
+        deployed?;
+        let load = load?;
         customers(&load, say);
 
         let told = match scenario {
@@ -128,6 +130,19 @@ impl Stage {
         let consented = ["rollback", "--strategy", "data", "--level", "3", "--yes", "--confirm", "CONFIRM DATA LOSS"];
         self.ripcord(&consented, DONE, say).await?;
         self.ripcord(&["status"], DONE, say).await
+    }
+
+    /// The load, once the shop answers; past a minute it begins anyway, and counts what is refused.
+    async fn load_once_open(&self) -> Result<RunningLoad, DemoError> {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+        let mut pause = tokio::time::interval(Duration::from_millis(50));
+        while tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.is_err() {
+            if tokio::time::Instant::now() >= deadline {
+                break;
+            }
+            pause.tick().await;
+        }
+        self.load()
     }
 
     fn load(&self) -> Result<RunningLoad, DemoError> {

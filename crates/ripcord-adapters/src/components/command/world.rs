@@ -216,7 +216,8 @@ impl World {
         let Some(argv) = &self.instance else { return Ok(None) };
         let output = self.run(argv, cx, None, None).await?;
         let silent = output.stdout.trim().is_empty() && output.stderr.trim().is_empty();
-        if output.status == Some(1) && silent {
+        // 1 is pgrep's "none", 3 is "not running" by the Linux Standard Base (init scripts, systemctl).
+        if matches!(output.status, Some(1 | 3)) && silent {
             return Ok(None);
         }
         if !output.succeeded() {
