@@ -7,9 +7,9 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Actor, AppId, Authority, Before, CaptureId, CapturePurpose, ChannelId, CheckId, Consent, Decision, Digest, Incident,
-    IncidentId, Made, ObligationId, Outcome, Place, ProofLevel, Purpose, Quarantine, Release, ReleaseId, RunId, Seq,
-    Severity, Standing, StepId, TriggerId, TriggerState, Verdict,
+    Actor, AppId, Authority, Before, CaptureId, CapturePurpose, ChannelId, CheckId, Consent, Decision, Digest,
+    Incident, IncidentId, Made, ObligationId, Outcome, Place, ProofLevel, Purpose, Quarantine, Release, ReleaseId,
+    RunId, Seq, Severity, Standing, StepId, TriggerId, TriggerState, Verdict,
 };
 
 /// One entry of a journal. `hash` covers everything else, `prev` is the hash before it.

@@ -56,7 +56,7 @@ pub use plan::{
     Action, CapturePurpose, CaptureRef, Climb, Consent, Draft, Estimate, LeftAlone, Limits, Means, OnFailure,
     PastTimes, Phase, Plan, Priced, ProofLevel, Purpose, Rung, Shown, Step, covers, price,
 };
-pub use planner::{Asked, NoPlan, Target, plan};
+pub use planner::{Asked, NoPlan, Planned, Target, plan};
 pub use release::{Ledger, NoTarget, Origin, Quarantine, Recorded, Release, Standing, Verdict};
 pub use retention::{Kept, retention};
 pub use revision::{Available, Inventory, Loss, Revision, RevisionId, RowLoss, Seen, Survey, TargetId, Wanted};

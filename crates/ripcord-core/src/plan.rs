@@ -247,6 +247,9 @@ pub struct Estimate {
     /// How many of the steps had past runs to judge by.
     pub from_past: usize,
     pub of_steps: usize,
+    /// What would be lost if it were carried out this instant; [`Plan::loss_at_most`] is the ceiling.
+    #[serde(default)]
+    pub loss_now: Loss,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -286,8 +289,8 @@ impl Step {
 /// that was not shown, no greater loss.
 ///
 /// Steps that fell away (already so) are no objection; a step is the same when what it does and to what is the same, whatever its
-/// edges.
-pub fn covers(approved: &Plan, replanned: &Plan) -> bool {
+/// edges. `loss_now` is what the new plan would lose this instant: it must be within the ceiling that was approved.
+pub fn covers(approved: &Plan, replanned: &Plan, loss_now: &Loss) -> bool {
     let same_aim = approved.app == replanned.app
         && approved.purpose == replanned.purpose
         && approved.rung == replanned.rung
@@ -296,7 +299,7 @@ pub fn covers(approved: &Plan, replanned: &Plan) -> bool {
     let effect = |step: &Step| (step.place.clone(), step.action.clone(), step.destroys, step.kind.clone());
     let shown: Vec<_> = approved.steps.iter().map(effect).collect();
     let subset = replanned.steps.iter().filter(|step| step.acts()).all(|step| shown.contains(&effect(step)));
-    same_aim && subset && approved.loss_at_most.covers(&replanned.loss_at_most)
+    same_aim && subset && approved.loss_at_most.covers(loss_now)
 }
 
 /// How long steps took before, by place and phase: the estimate's source. Newest first.
@@ -316,7 +319,7 @@ impl PastTimes {
 ///
 /// A step without history counts as its survey's reckoning in `reckoned`, else as one second: enough to rank ladders, and the
 /// estimate says how much of it is history.
-pub fn price(plan: Plan, past: &PastTimes, reckoned: &BTreeMap<Place, Duration>) -> Priced {
+pub fn price(plan: Plan, loss_now: Loss, past: &PastTimes, reckoned: &BTreeMap<Place, Duration>) -> Priced {
     let mut from_past = 0;
     let mut ends: BTreeMap<&StepId, (Duration, Duration)> = BTreeMap::new();
     let mut order: Vec<&Step> = plan.steps.iter().collect();
@@ -363,7 +366,7 @@ pub fn price(plan: Plan, past: &PastTimes, reckoned: &BTreeMap<Place, Duration>)
         _ => Duration::ZERO,
     };
     let of_steps = plan.steps.len();
-    Priced { plan, estimate: Estimate { duration, downtime, from_past, of_steps } }
+    Priced { plan, estimate: Estimate { duration, downtime, from_past, of_steps, loss_now } }
 }
 
 /// Consent to what a plan gives up: by whom, when, and what they were told.

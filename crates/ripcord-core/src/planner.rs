@@ -41,6 +41,13 @@ pub struct Asked<'a> {
     pub partial: bool,
 }
 
+/// A plan, and what it would lose if it were carried out this instant.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Planned {
+    pub plan: Plan,
+    pub loss_now: Loss,
+}
+
 /// Why there is no plan. Nothing was changed to find that out.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum NoPlan {
@@ -66,7 +73,7 @@ fn reasons(left_alone: &[LeftAlone]) -> String {
 ///
 /// # Errors
 /// [`NoPlan`]: what stands in the way, found before anything is done.
-pub fn plan(asked: &Asked<'_>) -> Result<Plan, NoPlan> {
+pub fn plan(asked: &Asked<'_>) -> Result<Planned, NoPlan> {
     let mut left_alone = vec![];
     let touched = touched(asked, &mut left_alone)?;
     if touched.is_empty() {
@@ -82,11 +89,12 @@ pub fn plan(asked: &Asked<'_>) -> Result<Plan, NoPlan> {
             _ => None,
         })
         .collect();
-    let loss_at_most = touched.values().fold(Loss::none(), |sum, touch| sum.and(touch.loss.clone()));
+    let loss_now = touched.values().fold(Loss::none(), |sum, touch| sum.and(touch.loss.clone()));
     let mut draft = Drafting::new(asked);
     draft.all(&touched);
     left_alone.extend(draft.left_alone);
-    Ok(Plan {
+    let loss_at_most = loss_now.ceiling(asked.seen.at);
+    let plan = Plan {
         app: asked.application.id.clone(),
         purpose: asked.purpose.clone(),
         rung: asked.rung.clone(),
@@ -100,7 +108,8 @@ pub fn plan(asked: &Asked<'_>) -> Result<Plan, NoPlan> {
         ends_at,
         left_alone,
         loss_at_most,
-    })
+    };
+    Ok(Planned { plan, loss_now })
 }
 
 /// A place that will change, and how.
@@ -399,7 +408,9 @@ impl<'a> Drafting<'a> {
                 continue;
             }
             let why = match self.survey(&place) {
-                Some(Survey { running: Some(false), .. }) => "was off before: it is left so, and somebody must switch it on",
+                Some(Survey { running: Some(false), .. }) => {
+                    "was off before: it is left so, and somebody must switch it on"
+                }
                 // A crashed application cannot be asked to close its door; the rollback must not wait for it to.
                 Some(Survey { seen: Seen::Unreachable { .. }, .. }) => "cannot be reached, so it is not switched",
                 _ => {

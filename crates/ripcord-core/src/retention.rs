@@ -40,7 +40,8 @@ pub fn retention<'a>(
         }
     };
     let standing: Vec<&CaptureRow> = rows.iter().filter(|row| !row.pruned).collect();
-    let held: BTreeSet<Digest> = standing.iter().filter(|row| alone(row).is_some()).map(|row| place_held(row)).collect();
+    let held: BTreeSet<Digest> =
+        standing.iter().filter(|row| alone(row).is_some()).map(|row| place_held(row)).collect();
     let judge = |row: &'a CaptureRow| {
         let shared = || held.contains(&place_held(row)).then_some(Kept::SharedContent);
         (row, alone(row).or_else(shared))
@@ -92,8 +93,12 @@ mod tests {
 
     fn release(id: &str, capture: &str, verdict: Verdict, standing: Standing) -> Release {
         let place = Place::local("db".parse().unwrap());
-        let recorded =
-            Recorded { revision: Revision::exact(id), label: None, capture: Some(CaptureId::typed(capture)), flowing: true };
+        let recorded = Recorded {
+            revision: Revision::exact(id),
+            label: None,
+            capture: Some(CaptureId::typed(capture)),
+            flowing: true,
+        };
         Release {
             id: ReleaseId::typed(id),
             version: id.to_owned(),

@@ -105,6 +105,16 @@ impl RowLoss {
     }
 }
 
+/// How long a person may take from reading a plan to its restore, before what they consented to must be asked anew.
+const HEADROOM: Duration = Duration::from_secs(15 * 60);
+/// Changes that are always allowed for: the rate of a quiet table says little.
+const FEW: u64 = 100;
+
+fn two_digits_up(count: u64) -> u64 {
+    let unit = 10u64.pow(count.max(1).ilog10().saturating_sub(1));
+    count.div_ceil(unit) * unit
+}
+
 /// What a plan would give up.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Loss {
@@ -147,6 +157,25 @@ impl Loss {
         self.other.extend(other.other);
         self.how = self.how.or(other.how);
         self
+    }
+
+    /// What may be lost by the time a plan made at `now` is carried out, while users go on writing: the ceiling a person consents to.
+    ///
+    /// Each table's changes go on at their rate since the capture for [`HEADROOM`], and at least [`FEW`] more; rounded up to two
+    /// digits, so that it reads as the bound it is and not as a count.
+    #[must_use]
+    pub fn ceiling(&self, now: Timestamp) -> Self {
+        let elapsed = self.since.map_or(HEADROOM, |since| crate::between(since, now)).as_secs_f64().max(1.0);
+        let grow = |count: u64| match count {
+            0 => 0,
+            count => two_digits_up(count + FEW + (count as f64 / elapsed * HEADROOM.as_secs_f64()) as u64),
+        };
+        let grown = |loss: &RowLoss| RowLoss {
+            inserted: grow(loss.inserted),
+            updated: grow(loss.updated),
+            deleted: grow(loss.deleted),
+        };
+        Self { rows: self.rows.iter().map(|(table, loss)| (table.clone(), grown(loss))).collect(), ..self.clone() }
     }
 
     /// Whether consent to `self` as a ceiling covers losing `actual`.
@@ -246,6 +275,18 @@ mod tests {
         let since = |s| Loss { since: Some(Timestamp::from_second(s).unwrap()), ..loss(1) };
         assert!(since(10).covers(&since(10)));
         assert!(!since(10).covers(&since(9)), "an older capture loses more than was agreed to");
+    }
+
+    #[test]
+    fn a_ceiling_allows_for_the_time_a_person_takes() {
+        let since = Timestamp::from_second(1_000).unwrap();
+        let now = Timestamp::from_second(1_060).unwrap();
+        let seen = Loss { since: Some(since), ..loss(60) };
+        let ceiling = seen.ceiling(now);
+        // 60 so far, 100 always, one a second for 15 minutes: 1060, rounded up.
+        assert_eq!(ceiling.rows["orders"].inserted, 1_100);
+        assert!(ceiling.covers(&seen));
+        assert_eq!(Loss::none().ceiling(now), Loss::none());
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use ripcord_core::{
-    Actor, Answer, Approval, Ask, Authority, Body, Consent, Event, Name, Quarantine, Reply, Request, Run, RunId,
-    RunRow, RunState, Severity, Verb, Verdict, covers,
+    Actor, Answer, Approval, Ask, Authority, Body, Consent, Event, Loss, Name, Plan, Priced, Quarantine, Reply,
+    Request, Run, RunId, RunRow, RunState, Severity, Verb, Verdict, covers,
 };
 
 use crate::desk::Stop;
@@ -128,7 +128,7 @@ impl Office {
         };
         let answer = match &approve {
             None => None,
-            Some(approval) => match agreed(approval, &proposal.priced.plan) {
+            Some(approval) => match agreed(approval, &proposal.priced) {
                 Ok(consent) => Some((reason, consent)),
                 Err(refusal) => return Ok(Err(refusal)),
             },
@@ -193,7 +193,7 @@ impl Office {
             ))));
         }
         if answer == Answer::Approve {
-            if let Err(refusal) = consented(&run.plan, consent.as_ref()) {
+            if let Err(refusal) = consented(&run.plan, &Loss::none(), consent.as_ref()) {
                 return Ok(Err(refusal));
             }
             if let Some(refusal) = self.moved(&run).await? {
@@ -219,7 +219,7 @@ impl Office {
             },
         };
         match propose(&self.desk.world, &wanted).await {
-            Ok(now) if covers(&run.plan, &now.priced.plan) => Ok(None),
+            Ok(now) if covers(&run.plan, &now.priced.plan, &now.priced.estimate.loss_now) => Ok(None),
             Ok(_) => Ok(Some(Refusal {
                 why: format!("the world has moved since {} was planned: its plan would do other things now", run.id),
                 advice: Some(format!("`ripcord decline {}`, then `ripcord rollback` to plan anew", run.id)),
@@ -325,25 +325,30 @@ impl Office {
 }
 
 /// Whether a yes given to the plan that was shown holds for the plan that is.
-fn agreed(approval: &Approval, plan: &ripcord_core::Plan) -> Result<Option<Consent>, Refusal> {
-    if approval.plan.digest() != plan.digest() && !covers(&approval.plan, plan) {
+fn agreed(approval: &Approval, priced: &Priced) -> Result<Option<Consent>, Refusal> {
+    let (plan, loss_now) = (&priced.plan, &priced.estimate.loss_now);
+    if approval.plan.digest() != plan.digest() && !covers(&approval.plan, plan, loss_now) {
         return Err(Refusal {
             why: "the world has moved since the plan was shown: it would do other things now".to_owned(),
             advice: Some("run the command again to see the new plan".to_owned()),
         });
     }
-    consented(plan, approval.consent.as_ref())?;
+    consented(plan, loss_now, approval.consent.as_ref())?;
     Ok(approval.consent.clone())
 }
 
-/// What gives data up needs consent that names the loss, whoever asks.
-fn consented(plan: &ripcord_core::Plan, consent: Option<&Consent>) -> Result<(), Refusal> {
+/// What gives data up needs consent that names the loss, whoever asks. What is lost by now must be within it; the run compares once
+/// more when nothing writes any longer.
+fn consented(plan: &Plan, loss_now: &Loss, consent: Option<&Consent>) -> Result<(), Refusal> {
     if !plan.gives_up() {
         return Ok(());
     }
     match consent {
-        Some(consent) if consent.loss.covers(&plan.loss_at_most) => Ok(()),
-        Some(_) => Err(refuse("the consent names a smaller loss than the plan would cause")),
+        Some(consent) if consent.loss.covers(loss_now) => Ok(()),
+        Some(_) => Err(Refusal {
+            why: "the consent names a smaller loss than the plan would cause by now".to_owned(),
+            advice: Some("run the command again to see the new plan".to_owned()),
+        }),
         None => Err(Refusal {
             why: "the plan gives data up and nobody has consented to it".to_owned(),
             advice: Some("read the loss in the plan, then add `--confirm \"CONFIRM DATA LOSS\"`".to_owned()),

@@ -20,9 +20,24 @@ const DEATHS: u32 = 10;
 
 /// What came of a call to the world.
 enum Did {
-    Looked { attempt: u32, observation: Observation },
-    Acted { attempt: u32, outcome: Outcome },
-    Resolved { attempt: u32, before: Before, holds: Holds },
+    Looked {
+        attempt: u32,
+        observation: Observation,
+    },
+    /// Nothing was begun: more would be lost than anybody consented to.
+    TooMuch {
+        attempt: u32,
+        why: String,
+    },
+    Acted {
+        attempt: u32,
+        outcome: Outcome,
+    },
+    Resolved {
+        attempt: u32,
+        before: Before,
+        holds: Holds,
+    },
     Verified(Check),
 }
 
@@ -249,10 +264,17 @@ impl Driver {
             _ if matches!(step.action, Action::Capture { .. }) || component.capabilities().observe == Observe::No => {
                 self.intend(&step, attempt, self.before(&step, None)).await?;
             }
-            _ => self.call(&step.clone(), async move {
-                let observation = effect::look(&component, &cx, &step, None).await;
-                Did::Looked { attempt, observation }
-            }),
+            _ => {
+                let ceiling =
+                    self.run.consent.as_ref().map_or(&self.run.plan.loss_at_most, |consent| &consent.loss).clone();
+                self.call(&step.clone(), async move {
+                    if let Some(why) = effect::exceeds(&component, &cx, &step, &ceiling).await {
+                        return Did::TooMuch { attempt, why };
+                    }
+                    let observation = effect::look(&component, &cx, &step, None).await;
+                    Did::Looked { attempt, observation }
+                });
+            }
         }
         Ok(())
     }
@@ -370,6 +392,12 @@ impl Driver {
         }
         match did {
             Ok(Did::Looked { attempt, observation }) => self.looked(&step, attempt, observation).await,
+            Ok(Did::TooMuch { attempt, why }) => {
+                let before = self.before(&step, None);
+                self.write(Body::Intent { step: step.id.clone(), attempt, before }).await?;
+                let advice = "nothing was given up: abandon this run, and consent to the new plan's loss";
+                self.acted(&step, attempt, Outcome::Failed(Failure::never(why).advise(advice))).await
+            }
             Ok(Did::Acted { attempt, outcome }) => self.acted(&step, attempt, outcome).await,
             Ok(Did::Resolved { attempt, before, holds }) => {
                 let redo = component.map_or(Redo::Never, |component| component.capabilities().redo);

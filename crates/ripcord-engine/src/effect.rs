@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use ripcord_core::{Action, Before, Component, Cx, Failure, Holds, Observation, Observe, Outcome, Proof, Retry, Step};
+use ripcord_core::{
+    Action, Before, CaptureRef, Component, Cx, Failure, Holds, Loss, Nature, Observation, Observe, Outcome, Proof,
+    Retry, Step, Wanted,
+};
 use tokio::time::Instant;
 
 /// The first pause between two looks; doubled each time up to [`SLOWEST`].
@@ -64,6 +67,27 @@ pub async fn act(component: Arc<dyn Component>, cx: Cx, step: Step, before: Befo
         }
         backoff.pause(deadline).await;
     }
+}
+
+/// Why a restore would lose more than the ceiling, now that nothing writes any longer; none where it would not.
+///
+/// The ceiling was consented to while users went on writing. What is really lost is known only here, and it is compared before the
+/// step is begun, not after.
+pub async fn exceeds(component: &Arc<dyn Component>, cx: &Cx, step: &Step, ceiling: &Loss) -> Option<String> {
+    let Action::Restore { to, from: Some(CaptureRef::Known(capture)) } = &step.action else { return None };
+    if component.capabilities().nature != Nature::Flowing {
+        return None;
+    }
+    let place = step.place.as_ref()?;
+    let wanted = [Wanted { revision: to.clone(), capture: Some(capture.clone()) }];
+    let Ok(survey) = tokio::time::timeout(cx.limit, component.survey(cx, place, &wanted)).await else {
+        return Some(format!("what it would lose could not be counted within {}", ripcord_core::human(cx.limit)));
+    };
+    let (_, loss) = survey.losses.iter().find(|(of, _)| of == capture)?;
+    // The ceiling may cover other places too; this one must fit into it.
+    (!ceiling.covers(loss)).then(|| {
+        format!("it would lose {} rows, and consent was given to {} at most", loss.total_rows(), ceiling.total_rows())
+    })
 }
 
 /// Finds out what became of a step that may have acted, for as long as the step's total time.

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ripcord_core::{Inventory, PastTimes, Place, Plan, Priced, StepState, StoreError, between, price};
+use ripcord_core::{Inventory, PastTimes, Place, Planned, Priced, StepState, StoreError, between, price};
 
 use crate::{World, fold};
 
@@ -11,10 +11,10 @@ use crate::{World, fold};
 const RUNS: usize = 10;
 
 /// Prices a plan from the runs before it.
-pub async fn priced(world: &World, plan: Plan, seen: &Inventory) -> Result<Priced, StoreError> {
+pub async fn priced(world: &World, planned: Planned, seen: &Inventory) -> Result<Priced, StoreError> {
     let reckoned: BTreeMap<Place, Duration> =
         seen.surveys.iter().filter_map(|(place, survey)| Some((place.clone(), survey.reckoned?))).collect();
-    Ok(price(plan, &past_times(world).await?, &reckoned))
+    Ok(price(planned.plan, planned.loss_now, &past_times(world).await?, &reckoned))
 }
 
 async fn past_times(world: &World) -> Result<PastTimes, StoreError> {

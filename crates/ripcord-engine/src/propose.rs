@@ -90,13 +90,13 @@ async fn lawful(
         purpose,
         partial,
     };
-    let plan = plan(&asked)?;
-    let broken = check(&plan);
+    let planned = plan(&asked)?;
+    let broken = check(&planned.plan);
     if !broken.is_empty() {
         return Err(NoProposal::Unlawful(broken));
     }
-    let attended = attended(world, &plan);
-    let priced = pricing::priced(world, plan, &seen).await?;
+    let attended = attended(world, &planned.plan);
+    let priced = pricing::priced(world, planned, &seen).await?;
     Ok(Proposal { priced, seen, attended })
 }
 

@@ -58,8 +58,12 @@ pub async fn capture_present(
         }
         match capture(desk, place, release).await? {
             Ok((capture, made)) => {
-                let revision = if flowing { made.revision } else { revision };
-                map.insert(place.clone(), recorded(revision, Some(capture)));
+                let at = match flowing {
+                    // The restore point is the capture itself, which may be a row or two after the look.
+                    true => Recorded { label: made.label, ..recorded(made.revision, Some(capture)) },
+                    false => recorded(revision, Some(capture)),
+                };
+                map.insert(place.clone(), at);
             }
             Err(why) => return Ok(Err(format!("`{place}` cannot be captured: {why}"))),
         }
