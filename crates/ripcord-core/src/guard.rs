@@ -211,6 +211,7 @@ fn to_cel(value: &Value) -> Cel {
         Value::String(s) => Cel::String(Arc::new(s.clone())),
         Value::Array(items) => Cel::List(Arc::new(items.iter().map(to_cel).collect())),
         Value::Object(map) => {
+            #[expect(clippy::disallowed_types, reason = "CEL's own map type; nothing is digested from it")]
             let map: std::collections::HashMap<String, Cel> = map.iter().map(|(k, v)| (k.clone(), to_cel(v))).collect();
             Cel::Map(map.into())
         }
