@@ -138,6 +138,28 @@ fn describe(speaker: &Speaker) -> Result<Result<Described, String>, String> {
     })
 }
 
+/// A text as the answer to each call there is, in our terms. For the fuzzer.
+#[doc(hidden)]
+pub fn read_answer(text: &str) -> Vec<Result<String, String>> {
+    let kept = Duration::ZERO;
+    let described = |is: Described| format!("{:?} {:?}", is.kind, is.capabilities(Nature::Versioned, kept));
+    let surveyed = |is: Surveyed| {
+        let losses = is.losses.into_iter().map(|loss| loss.map(ripcord_core::Loss::from)).collect::<Vec<_>>();
+        format!("{:?} {:?} {:?} {losses:?} {:?}", Seen::from(is.seen), is.target, is.available, is.facts)
+    };
+    let held = |is: HeldAnswer| format!("{:?}", Observation::from(is));
+    let applied = |is: Applied| match is.outcome {
+        OutcomeIn::Failed(failed) => format!("{:?}", Failure::from(failed)),
+        outcome => format!("{outcome:?}"),
+    };
+    vec![
+        protocol::answer(text).map(described),
+        protocol::answer(text).map(surveyed),
+        protocol::answer(text).map(held),
+        protocol::answer(text).map(applied),
+    ]
+}
+
 /// Why there is no answer.
 #[derive(Debug)]
 enum Unsaid {

@@ -9,9 +9,11 @@ mod history; // what counters did within a window
 mod select; // which series are meant
 mod text; // the page
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use jiff::Timestamp;
 use reqwest::Url;
 use ripcord_config::wire::{SecretFrom, Span, Text};
 use ripcord_config::{KindDoc, Mistake};
@@ -115,6 +117,41 @@ impl Measure {
             Self::Gauge(_) => false,
         }
     }
+
+    /// What a page read at `now` comes to, after those read before it.
+    fn measured(&self, now: Timestamp, lines: Vec<Line>, history: &Mutex<History>) -> Reading {
+        if let Self::Gauge(gauge) = self {
+            return gauge.read(now, &lines);
+        }
+        let mut history = locked(history);
+        history.push(now, lines, |line| self.needs(line), self.window());
+        let Some(growth) = history.growth() else { return Reading::Empty };
+        let seconds = growth.over.as_secs_f64();
+        let sample = |value, n: Option<f64>, fields: &[(&str, f64)]| {
+            let fields =
+                fields.iter().chain(&[("seconds", seconds)]).map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
+            Reading::of(Sample { n, fields, ..Sample::new(now, value) })
+        };
+        match self {
+            Self::Ratio(ratio) => match growth.sum(&ratio.to) {
+                None | Some(0.0) => Reading::Empty,
+                Some(to) => {
+                    let of = growth.sum(&ratio.of).unwrap_or(0.0);
+                    // Two counters of one event are not raised in one instant: a page may show the first and not yet the second.
+                    sample((of / to).min(1.0), Some(to), &[("of", of), ("to", to)])
+                }
+            },
+            Self::Rate(rate) => match growth.sum(&rate.metric) {
+                None => Reading::Empty,
+                Some(grown) => sample(grown / seconds, Some(grown), &[("of", grown)]),
+            },
+            Self::Quantile(quantile) => match growth.quantile(&quantile.buckets(), quantile.q) {
+                None | Some((_, 0.0)) => Reading::Empty,
+                Some((value, n)) => sample(value, Some(n), &[("to", n)]),
+            },
+            Self::Gauge(_) => Reading::Empty,
+        }
+    }
 }
 
 impl Quantile {
@@ -182,6 +219,25 @@ measure:
     }
 }
 
+/// The series of a page: name, labels, value. For the fuzzer.
+/// # Errors
+/// Which line is none, as a reading tells it.
+#[doc(hidden)]
+pub fn read_page(text: &str) -> Result<Vec<(String, BTreeMap<String, String>, f64)>, String> {
+    Ok(text::page(text)?.into_iter().map(|line| (line.name, line.labels, line.value)).collect())
+}
+
+/// What pages read one after the other come to, each in turn. For the fuzzer.
+#[doc(hidden)]
+pub fn read_pages(measure: &Measure, pages: &[(Timestamp, &str)]) -> Vec<Reading> {
+    let history = Mutex::default();
+    let reading = |(at, page): &(Timestamp, &str)| match text::page(page) {
+        Ok(lines) => measure.measured(*at, lines, &history),
+        Err(why) => failed(why),
+    };
+    pages.iter().map(reading).collect()
+}
+
 struct Scrape {
     settings: Settings,
     url: Url,
@@ -204,44 +260,10 @@ impl Scrape {
         text::page(text)
             .map_err(|why| format!("the page of metrics cannot be read: {}", self.caller.redactor().clean(&why)))
     }
-
-    fn measured(&self, cx: &Cx, lines: Vec<Line>) -> Reading {
-        if let Measure::Gauge(gauge) = &self.settings.measure {
-            return gauge.read(cx, &lines);
-        }
-        let mut history = locked(&self.history);
-        history.push(cx.now, lines, |line| self.settings.measure.needs(line), self.settings.measure.window());
-        let Some(growth) = history.growth() else { return Reading::Empty };
-        let seconds = growth.over.as_secs_f64();
-        let sample = |value, n: Option<f64>, fields: &[(&str, f64)]| {
-            let fields =
-                fields.iter().chain(&[("seconds", seconds)]).map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
-            Reading::of(Sample { n, fields, ..Sample::new(cx.now, value) })
-        };
-        match &self.settings.measure {
-            Measure::Ratio(ratio) => match growth.sum(&ratio.to) {
-                None | Some(0.0) => Reading::Empty,
-                Some(to) => {
-                    let of = growth.sum(&ratio.of).unwrap_or(0.0);
-                    // Two counters of one event are not raised in one instant: a page may show the first and not yet the second.
-                    sample((of / to).min(1.0), Some(to), &[("of", of), ("to", to)])
-                }
-            },
-            Measure::Rate(rate) => match growth.sum(&rate.metric) {
-                None => Reading::Empty,
-                Some(grown) => sample(grown / seconds, Some(grown), &[("of", grown)]),
-            },
-            Measure::Quantile(quantile) => match growth.quantile(&quantile.buckets(), quantile.q) {
-                None | Some((_, 0.0)) => Reading::Empty,
-                Some((value, n)) => sample(value, Some(n), &[("to", n)]),
-            },
-            Measure::Gauge(_) => Reading::Empty,
-        }
-    }
 }
 
 impl Gauge {
-    fn read(&self, cx: &Cx, lines: &[Line]) -> Reading {
+    fn read(&self, now: Timestamp, lines: &[Line]) -> Reading {
         let values = lines.iter().filter(|line| self.metric.matches(&line.name, &line.labels)).map(|line| line.value);
         let values: Vec<f64> = values.collect();
         let folded = match self.fold {
@@ -255,7 +277,7 @@ impl Gauge {
             value = *strange;
         }
         let fields = [("series".to_owned(), values.len().into())].into();
-        Reading::of(Sample { fields, ..Sample::new(cx.now, value) })
+        Reading::of(Sample { fields, ..Sample::new(now, value) })
     }
 }
 
@@ -271,7 +293,7 @@ impl Signal for Scrape {
     fn read<'a>(&'a self, cx: &'a Cx) -> Fut<'a, Reading> {
         Box::pin(async move {
             match self.page(cx).await {
-                Ok(lines) => self.measured(cx, lines),
+                Ok(lines) => self.settings.measure.measured(cx.now, lines, &self.history),
                 Err(why) => failed(why),
             }
         })

@@ -1,0 +1,13 @@
+//! The program as people and scripts meet it: the real binary, real files, and what it says.
+
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod bed; // a small application to deploy and take back
+mod crash; // killed and interrupted in the middle
+mod data; // what would be lost
+mod deploys; // deployments, good and bad
+mod people; // approvals, watching, incidents
+mod record; // the journal, captures, documents
+mod rollbacks; // taken back by hand
+mod shop; // a process that serves
+mod usage; // help, mistakes, exit codes
