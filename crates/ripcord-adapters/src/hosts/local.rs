@@ -1,7 +1,7 @@
 //! This machine: commands as argument vectors, each in a process group of its own, bounded in time and output.
 //!
 //! No shell reads a command. At its limit, or when nobody waits for it any more, the whole group is asked to end (TERM) and is
-//! killed two seconds later. A process that outlives its command because it was meant to (a server just started) is left alone,
+//! killed two seconds later. A command also ends when Ripcord is killed. A process that outlives its command because it was meant to (a server just started) is left alone,
 //! and that it keeps the output open delays nobody.
 //! Source: tokio's `process::Child` reaps what it started; until then the group's number cannot be given to another.
 
@@ -192,6 +192,7 @@ struct Group {
 
 impl Group {
     fn start(mut process: tokio::process::Command) -> io::Result<Self> {
+        dies_with_us(&mut process);
         let child = process.spawn()?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.cast_signed()));
         Ok(Self { child: Some(child), pid })
@@ -264,6 +265,18 @@ impl Drop for Group {
         if ending.is_err() {
             let _ = kill_process_group(pid, Signal::KILL);
         }
+    }
+}
+
+/// A command does not outlive a Ripcord that was killed: whoever resumes must not find it still acting. What the command itself started
+/// and let go of (a server) is not touched.
+/// Source: prctl(2), PR_SET_PDEATHSIG: sent when the thread that started it ends; the runtime's threads end with the process.
+#[expect(unsafe_code, reason = "what runs between fork and exec is one prctl, which is async-signal-safe")]
+fn dies_with_us(process: &mut tokio::process::Command) {
+    let hook = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from);
+    // SAFETY: the hook allocates nothing, takes no lock, and calls nothing but prctl.
+    unsafe {
+        process.pre_exec(hook);
     }
 }
 

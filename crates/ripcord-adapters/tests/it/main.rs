@@ -7,6 +7,7 @@ mod contract;
 mod directory;
 mod driver;
 mod env_file;
+mod fuzz_corpus;
 mod git;
 mod hosts;
 mod http_switch;

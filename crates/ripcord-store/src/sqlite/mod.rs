@@ -5,6 +5,7 @@
 //! processes may have the same directory open; who may append is the lease's to say, and a process killed at any instant leaves a
 //! whole journal.
 
+mod alive; // who still lives
 mod error; // what SQLite says, for the person
 mod file; // where the file is
 mod schema; // and how an older file is brought up to it
@@ -26,6 +27,7 @@ use rusqlite::{Connection, TransactionBehavior};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+use self::alive::Alive;
 use self::tables::Sql;
 pub use self::verify::{Verified, VerifyError};
 use self::worker::Worker;
@@ -44,6 +46,7 @@ pub struct SqliteStore {
     writer: Option<Worker<Writer>>,
     /// Counts this process's own commits, so that whoever waits for a change here need not wait for the next look at the file.
     commits: Arc<watch::Sender<u64>>,
+    alive: Arc<Alive>,
     clock: Option<Clock>,
     redactor: Option<Redactor>,
 }
@@ -91,7 +94,8 @@ impl SqliteStore {
         commits: Arc<watch::Sender<u64>>,
     ) -> Result<Self, StoreError> {
         let reader = Worker::start("ripcord-store-read", connection).map_err(|error| no_thread(&error))?;
-        Ok(Self { path, reader, writer, commits, clock: None, redactor: None })
+        let alive = Arc::new(Alive::beside(&path));
+        Ok(Self { path, reader, writer, commits, alive, clock: None, redactor: None })
     }
 
     /// Takes every secret known to `redactor`, now or later, out of what is stored: events, messages, requests, replies and the
@@ -336,10 +340,17 @@ impl Store for SqliteStore {
         ttl: Duration,
     ) -> Fut<'a, Result<Lease, AcquireError>> {
         let (on, holder) = (on.clone(), self.cleaned(holder));
+        let alive = Arc::clone(&self.alive);
         Box::pin(async move {
             let taking = self.writing(move |sql, _| {
+                // Shown before the lease is: nobody may find it held by somebody who seems to be gone.
+                alive.show(&holder.incarnation);
                 let now = sql.now()?;
-                match LeaseRow::take(sql.lease(&on)?.as_ref(), &holder, ttl, now) {
+                let row = sql.lease(&on)?.map(|row| match &row.holder {
+                    Some(by) if by.incarnation != holder.incarnation && alive.is_gone(&by.incarnation) => row.lapsed(),
+                    _ => row,
+                });
+                match LeaseRow::take(row.as_ref(), &holder, ttl, now) {
                     Ok(row) => {
                         sql.put_lease(&on, &row)?;
                         Ok(Ok(row.lease(&on, &holder)))

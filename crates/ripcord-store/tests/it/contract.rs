@@ -489,11 +489,18 @@ async fn rf29_no_secret_is_kept_on_disk() {
     let world = World::on_disk(redactor.clone());
     redactor.learn(&Secret::new("canary-4711"));
     no_secret_is_kept(&world, "canary-4711").await;
-    let mut files = 0;
-    for entry in std::fs::read_dir(world.directory.as_ref().unwrap().path()).unwrap() {
-        let bytes = std::fs::read(entry.unwrap().path()).unwrap();
-        assert!(!bytes.windows(11).any(|window| window == b"canary-4711"));
-        files += 1;
+    let (mut files, mut open) = (0, vec![world.directory.as_ref().unwrap().path().to_owned()]);
+    while let Some(directory) = open.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_dir() {
+                open.push(path);
+                continue;
+            }
+            let bytes = std::fs::read(path).unwrap();
+            assert!(!bytes.windows(11).any(|window| window == b"canary-4711"));
+            files += 1;
+        }
     }
     assert!(files >= 2, "the log beside the file was looked at too");
 }

@@ -145,12 +145,13 @@ impl<'a> From<&'a Before> for BeforeOut<'a> {
 pub(super) fn answer<T: DeserializeOwned>(text: &str) -> Result<T, String> {
     let mut value: Value = serde_json::from_str(text.trim()).map_err(|error| match text.trim().is_empty() {
         true => "it answers nothing".to_owned(),
-        false => format!("its answer is not one JSON object: {error}"),
+        false => format!("its answer is not one JSON object: {}", shown(&error)),
     })?;
     let Some(object) = value.as_object_mut() else { return Err("its answer is not a JSON object".to_owned()) };
     match object.remove("ripcord") {
         Some(version) if version == VERSION => {}
         Some(other) => {
+            let other = shown(&other);
             return Err(format!("it speaks version {other} of the protocol, and this Ripcord version {VERSION}"));
         }
         None => {
@@ -159,7 +160,20 @@ pub(super) fn answer<T: DeserializeOwned>(text: &str) -> Result<T, String> {
             ));
         }
     }
-    serde_json::from_value(value).map_err(|error| format!("its answer is not what was asked for: {error}"))
+    serde_json::from_value(value).map_err(|error| format!("its answer is not what was asked for: {}", shown(&error)))
+}
+
+/// The beginning of what holds a driver's own words: an error is on the record and on a line of a terminal, and an answer may be
+/// a line of 256 KiB that steers it.
+fn shown(words: &impl ToString) -> String {
+    const MOST: usize = 200;
+    let words = words.to_string();
+    let mut plain = words.chars().flat_map(|c| if c.is_control() { c.escape_default().collect() } else { vec![c] });
+    let mut shown: String = plain.by_ref().take(MOST).collect();
+    if plain.next().is_some() {
+        shown.push_str("...");
+    }
+    shown
 }
 
 /// The words of the protocol for what the rules may call otherwise.
@@ -454,6 +468,10 @@ mod tests {
             why::<HeldAnswer>(r#"{"ripcord":2,"holds":"target"}"#),
             "it speaks version 2 of the protocol, and this Ripcord version 1"
         );
+        let long = why::<HeldAnswer>(&format!(r#"{{"ripcord":"{}","holds":"target"}}"#, "9".repeat(9_000)));
+        assert!(long.starts_with("it speaks version \"999") && long.contains("...") && long.len() < 300, "{long}");
+        let steering = why::<HeldAnswer>(r#"{"ripcord":1,"holds":"\u001b[2J"}"#);
+        assert!(steering.contains(r"\u{1b}[2J"), "{steering}");
         for bad in [r#""tagret""#, r#"{"neither":3}"#, "null", r#"{"target":"x"}"#] {
             let text = format!(r#"{{"ripcord":1,"holds":{bad}}}"#);
             assert!(why::<HeldAnswer>(&text).starts_with("its answer is not what was asked for: "), "{text}");
