@@ -11,7 +11,8 @@ pub struct Bed {
     directory: tempfile::TempDir,
 }
 
-/// A configuration in which a page with the word `broken` is an outage that needs nobody to be taken back.
+/// A configuration in which a page with the word `broken` is an outage that needs nobody to be taken back, once there is a file
+/// `outage`: so that a test says when it begins.
 pub const CONFIG: &str = r#"
 application: shop
 components:
@@ -20,7 +21,7 @@ components:
   flags: { json-file: { path: flags.json } }
 signals:
   page:
-    command: { run: [sh, -c, "! grep -q broken current/page"] }
+    command: { run: [sh, -c, "! test -e outage || ! grep -q broken current/page"] }
     every: 100ms
     timeout: 5s
 triggers:
@@ -122,7 +123,7 @@ impl Bed {
     }
 
     pub fn run(&self, args: &[&str]) -> Ran {
-        ran(self.command(args).output().unwrap())
+        self.start(args).ended()
     }
 
     /// Runs what must end with 0, and returns its result.
@@ -142,6 +143,23 @@ impl Bed {
     pub fn deploy(&self, version: &str) -> Ran {
         let script = format!("ln -sfn releases/{version} current");
         self.run(&["deploy", "--version", version, "--", "sh", "-c", &script])
+    }
+
+    /// Deploys 2.0.0, which goes bad as soon as it is live.
+    pub fn deploy_bad(&self) -> Ran {
+        let deploying = self.start(&["deploy", "--version", "2.0.0", "--", "ln", "-sfn", "releases/2.0.0", "current"]);
+        until("it is live", || {
+            let live = self.json(&["status"])["live"].take();
+            live["version"] == "2.0.0" && live["standing"] == "live"
+        });
+        self.write("outage", "");
+        deploying.ended()
+    }
+
+    /// What is live goes bad.
+    pub fn breaks(&self) {
+        self.write("outage", "");
+        self.write("current/page", "broken\n");
     }
 
     pub fn start(&self, args: &[&str]) -> Running {
@@ -191,10 +209,23 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().unwrap().try_wait().unwrap().is_some()
+    }
+
+    /// Waits for its end; one that hangs is killed, and what it had said is shown.
     pub fn ended(mut self) -> Ran {
-        let mut child = self.child.take().unwrap();
-        until("the process ends", || child.try_wait().unwrap().is_some());
-        ran(child.wait_with_output().unwrap())
+        let child = self.child.take().unwrap();
+        let pid = rustix::process::Pid::from_raw(i32::try_from(child.id()).unwrap()).unwrap();
+        let (tell, told) = std::sync::mpsc::channel();
+        // Reading what it says at the same time: a full pipe would stop it.
+        std::thread::spawn(move || tell.send(child.wait_with_output()));
+        let output = told.recv_timeout(Duration::from_secs(90));
+        if output.is_err() {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+            panic!("it does not end: {:#?}", ran(told.recv().unwrap().unwrap()));
+        }
+        ran(output.unwrap().unwrap())
     }
 }
 

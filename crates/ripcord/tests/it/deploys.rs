@@ -1,6 +1,6 @@
 //! Deployments around a command: good, bad, failing, kept out.
 
-use crate::bed::{Bed, is_gone, until};
+use crate::bed::{Bed, CONFIG, is_gone, until};
 
 #[test]
 fn a_release_that_stays_well_bakes_to_good() {
@@ -15,9 +15,9 @@ fn a_release_that_stays_well_bakes_to_good() {
 
 #[test]
 fn a_release_that_goes_bad_is_taken_back_without_anybody() {
-    let bed = Bed::new();
-    assert_eq!(bed.deploy("1.1.0").code, Some(0));
-    let ran = bed.deploy("2.0.0");
+    let bed = Bed::with(&CONFIG.replace("bake: 600ms", "bake: 60s")).with_two_releases();
+    bed.ok(&["release", "mark", "1.1.0", "--good", "--why", "it was watched too"]);
+    let ran = bed.deploy_bad();
     assert_eq!(ran.code, Some(6), "{ran:#?}");
     assert_eq!(bed.live(), "1.1.0");
     insta::assert_snapshot!(bed.masked(&bed.run(&["release", "list"])));

@@ -6,6 +6,7 @@ mod bed; // a small application to deploy and take back
 mod crash; // killed and interrupted in the middle
 mod data; // what would be lost
 mod deploys; // deployments, good and bad
+mod kills; // kill -9 at each event of a run
 mod people; // approvals, watching, incidents
 mod record; // the journal, captures, documents
 mod rollbacks; // taken back by hand

@@ -23,7 +23,7 @@ fn waiting(bed: &Bed) -> String {
 fn what_one_process_proposes_another_approves_and_follows() {
     let bed = asking();
     let watch = watching(&bed);
-    bed.write("releases/1.1.0/page", "broken\n");
+    bed.breaks();
     let run = waiting(&bed);
     let plan = bed.run(&["plan", &run]);
     assert!(plan.code == Some(0) && plan.out.contains("restore"), "{plan:#?}");
@@ -44,7 +44,7 @@ fn what_one_process_proposes_another_approves_and_follows() {
 fn a_run_that_is_declined_is_not_carried_out() {
     let bed = asking();
     let watch = watching(&bed);
-    bed.write("releases/1.1.0/page", "broken\n");
+    bed.breaks();
     let run = waiting(&bed);
     let declined = bed.run(&["decline", &run, "--reason", "it is not the release"]);
     assert_eq!((declined.code, bed.live().as_str()), (Some(0), "1.1.0"), "{declined:#?}");
@@ -57,7 +57,7 @@ fn a_run_that_is_declined_is_not_carried_out() {
 fn an_approval_finds_nobody_at_work_and_works_itself() {
     let bed = asking();
     let watch = watching(&bed);
-    bed.write("releases/1.1.0/page", "broken\n");
+    bed.breaks();
     let run = waiting(&bed);
     watch.signal(rustix::process::Signal::TERM);
     assert_eq!(watch.ended().code, Some(0));
@@ -101,7 +101,9 @@ fn a_declared_outage_is_taken_back_by_whoever_declares_it() {
 #[test]
 fn a_deployment_that_goes_bad_where_people_decide_ends_as_refused() {
     let bed = asking();
-    let deployed = bed.deploy("2.0.0");
+    let long = bed.read("ripcord.yaml").replace("bake: 600ms", "bake: 60s");
+    bed.write("ripcord.yaml", &long);
+    let deployed = bed.deploy_bad();
     assert_eq!((deployed.code, bed.live().as_str()), (Some(4), "2.0.0"), "{deployed:#?}");
     assert!(deployed.err.contains("ripcord approve run-"), "{deployed:#?}");
     let approved = bed.run(&["approve", "--yes"]);
