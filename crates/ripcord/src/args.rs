@@ -417,6 +417,14 @@ pub enum Capture {
         #[arg(value_parser = capture_id)]
         capture: CaptureId,
     },
+    /// Forgets captures that are older than `policy.keep-captures` and that nothing needs.
+    ///
+    /// What the live release or the last known good goes back to is never forgotten, nor what a run that is not over made.
+    Prune {
+        /// Says what would be forgotten, and forgets nothing.
+        #[arg(long)]
+        dry_run: bool,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -1,19 +1,25 @@
 //! What revisions can be restored from: listed, read back, restored beside everything that is live, exported.
 
+use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use ripcord_core::{Ask, CaptureId, CaptureRow, ComponentId, HeldIn, ProofLevel, Store as _};
-use ripcord_vault::{Manifest, Vault, VaultError};
+use ripcord_core::{
+    AppId, Ask, Body, CaptureId, CaptureRow, ComponentId, HeldIn, ProofLevel, RunState, Store as _, retention,
+};
+use ripcord_engine::Holding;
+use ripcord_vault::{Keep, Manifest, SnapshotId, Vault, VaultError};
 
+use super::deploy::sit_down;
 use super::request;
 use crate::args::{Capture, Common};
 use crate::exit::Exit;
 use crate::problem::Problem;
 use crate::screen::Screen;
-use crate::view::captures::{Line, List, Read, Verified};
+use crate::view::captures::{Line, List, Pruned, Read, Verified};
 use crate::view::said::Said;
+use crate::work::Signals;
 use crate::world::{Reach, Station};
 
 pub async fn capture(common: &Common, screen: &Arc<Screen>, capture: Capture) -> Result<Exit, Problem> {
@@ -22,6 +28,7 @@ pub async fn capture(common: &Common, screen: &Arc<Screen>, capture: Capture) ->
         Capture::Verify { capture } => verify(common, screen, capture.as_ref()).await,
         Capture::Restore { capture, to } => restore(common, screen, &capture, &to).await,
         Capture::Export { capture } => export(common, screen, &capture).await,
+        Capture::Prune { dry_run } => prune(common, screen, dry_run).await,
     }
 }
 
@@ -120,6 +127,71 @@ async fn export(common: &Common, screen: &Arc<Screen>, id: &CaptureId) -> Result
     })
     .await??;
     Ok(Exit::Done)
+}
+
+/// Forgets what nothing needs, under the lease: nobody may begin to need it meanwhile.
+async fn prune(common: &Common, screen: &Arc<Screen>, dry_run: bool) -> Result<Exit, Problem> {
+    let station = super::acting(common, screen).await?;
+    let vault = vault(&station)?;
+    if dry_run {
+        let (drop, _) = judged(&station).await?;
+        return super::shown(screen, &Pruned::of(&drop, true));
+    }
+    let mut signals = Signals::new()?;
+    let holding = sit_down(&station, "ripcord capture prune", "pruning captures", &mut signals).await?;
+    let done = prune_holding(&station, &holding, vault).await;
+    holding.finish("the pruning is over").await;
+    super::shown(screen, &done?)
+}
+
+async fn prune_holding(station: &Station, holding: &Holding, vault: Vault) -> Result<Pruned, Problem> {
+    let began = station.world.clock.now();
+    let (drop, keep) = judged(station).await?;
+    if drop.is_empty() {
+        return Ok(Pruned::of(&drop, false));
+    }
+    // A capture begun since then is in no list, and is kept for its age.
+    blocking(move || vault.prune(&Keep::AndSince(keep, began))).await??;
+    let pruned: Vec<CaptureId> = drop.iter().map(|row| row.id.clone()).collect();
+    holding
+        .desk
+        .write(|_, entry| {
+            for capture in pruned {
+                entry.event(None, None, Body::Pruned { capture });
+            }
+        })
+        .await?;
+    Ok(Pruned::of(&drop, false))
+}
+
+/// What may go, and the snapshots that stay: those of every other environment whose captures the same vault holds, too.
+async fn judged(station: &Station) -> Result<(Vec<CaptureRow>, BTreeSet<SnapshotId>), Problem> {
+    let (app, now) = (station.app(), station.world.clock.now());
+    let rows = station.store.captures(app).await?;
+    let ledger = station.store.ledger(app).await?;
+    let runs = station.store.runs(app, usize::MAX >> 1).await?;
+    let open = runs.into_iter().filter(|row| !matches!(row.state, RunState::Ended(_))).map(|row| row.id).collect();
+    let judged = retention(&rows, &ledger, &open, station.world.application.policy.keep_captures, now);
+    let (stay, go): (Vec<_>, Vec<_>) = judged.into_iter().partition(|(_, kept)| kept.is_some());
+    let mut keep = BTreeSet::new();
+    for (row, _) in stay {
+        keep.extend(snapshot(row)?);
+    }
+    for environment in station.site.loaded.environments.iter().filter(|name| **name != app.environment) {
+        let other = AppId { application: app.application.clone(), environment: environment.clone() };
+        for row in station.store.captures(&other).await?.iter().filter(|row| !row.pruned) {
+            keep.extend(snapshot(row)?);
+        }
+    }
+    let in_vault = |row: &CaptureRow| matches!(row.made.held, HeldIn::Vault { .. });
+    Ok((go.into_iter().map(|(row, _)| row.clone()).filter(in_vault).collect(), keep))
+}
+
+fn snapshot(row: &CaptureRow) -> Result<Option<SnapshotId>, Problem> {
+    match row.made.held {
+        HeldIn::Vault { .. } => Ok(Some(manifest(row)?.snapshot)),
+        HeldIn::System { .. } => Ok(None),
+    }
 }
 
 async fn find(station: &Station, id: &CaptureId) -> Result<CaptureRow, Problem> {

@@ -30,7 +30,9 @@ pub async fn deploy(common: &Common, screen: &Arc<Screen>, deploy: Deploy) -> Re
         // Said before anybody is asked to let go of the lease.
         return ended(&station, &deploy.version, Deployed::Refused { why }).await;
     }
-    let holding = sit_down(&station, &deploy.version, &mut signals).await?;
+    let doing = format!("ripcord deploy {}", deploy.version);
+    let to = format!("the deployment of {}", deploy.version);
+    let holding = sit_down(&station, &doing, &to, &mut signals).await?;
     let done = run(&station, &holding, &deploy, &mut signals).await;
     screen.wipe();
     holding.finish("the deployment is over").await;
@@ -53,13 +55,17 @@ async fn ended(station: &Station, version: &str, deployed: Deployed) -> Result<E
     Ok(view.exit())
 }
 
-/// Takes the lease; who has it is asked to let go of it.
-async fn sit_down(station: &Station, version: &str, signals: &mut Signals) -> Result<Holding, Problem> {
-    let doing = format!("ripcord deploy {version}");
+/// Takes the lease for `doing`; who has it is asked to let go of it, for `to`.
+pub(super) async fn sit_down(
+    station: &Station,
+    doing: &str,
+    to: &str,
+    signals: &mut Signals,
+) -> Result<Holding, Problem> {
     let deadline = Instant::now() + YIELD.max(station.ttl * 2);
     let mut asked: Option<u64> = None;
     loop {
-        match Holding::begin(station.world_for(&doing), station.ttl).await {
+        match Holding::begin(station.world_for(doing), station.ttl).await {
             Ok(holding) => match asked {
                 Some(id) if station.store.reply(station.app(), id).await?.is_none() => {
                     // Who was asked is gone, so that the request comes to us: once it is answered the lease is free again.
@@ -72,7 +78,7 @@ async fn sit_down(station: &Station, version: &str, signals: &mut Signals) -> Re
                 _ => return Ok(holding),
             },
             Err(TakeError::Acquire(AcquireError::Held { by })) => {
-                asked = Some(ask_to_yield(station, version, asked, &by).await?);
+                asked = Some(ask_to_yield(station, to, asked, &by).await?);
                 if Instant::now() > deadline {
                     return Err(Problem::new(Exit::Unavailable, "the lease is not let go")
                         .cause(format!("{} (process {}) holds it: {}", by.actor, by.pid, by.doing))
@@ -88,16 +94,15 @@ async fn sit_down(station: &Station, version: &str, signals: &mut Signals) -> Re
     }
 }
 
-async fn ask_to_yield(station: &Station, version: &str, asked: Option<u64>, by: &Holder) -> Result<u64, Problem> {
+async fn ask_to_yield(station: &Station, to: &str, asked: Option<u64>, by: &Holder) -> Result<u64, Problem> {
     let Some(id) = asked else {
         station.screen.hint(&format!("asking {} (process {}: {}) to let go of the lease", by.actor, by.pid, by.doing));
-        let to = format!("the deployment of {version}");
         let actor = &station.world.holder.actor;
-        return Ok(station.store.request(station.app(), actor, &Ask::Yield { to }).await?);
+        return Ok(station.store.request(station.app(), actor, &Ask::Yield { to: to.to_owned() }).await?);
     };
     match station.store.reply(station.app(), id).await? {
         Some(Reply::Refused { why, advice }) => {
-            let problem = Problem::new(Exit::Refused, "nothing can be deployed now").cause(why);
+            let problem = Problem::new(Exit::Refused, format!("the lease cannot be had for {to}")).cause(why);
             Err(match advice {
                 Some(advice) => problem.help(advice),
                 None => problem.help("`ripcord status` shows it"),

@@ -118,3 +118,28 @@ impl View for Verified {
         }
     }
 }
+
+/// What was forgotten, or would be.
+#[derive(Debug, Serialize)]
+pub struct Pruned {
+    pub captures: Vec<Line>,
+    pub dry_run: bool,
+}
+
+impl Pruned {
+    pub fn of(rows: &[CaptureRow], dry_run: bool) -> Self {
+        Self { captures: rows.iter().map(|row| Line::of(row, false)).collect(), dry_run }
+    }
+}
+
+impl View for Pruned {
+    fn text(&self) -> String {
+        let names: Vec<String> = self.captures.iter().map(|line| format!("{} of {}", line.capture, line.of)).collect();
+        match (names.is_empty(), self.dry_run) {
+            (true, _) => "every capture is needed, or too young to be forgotten".to_owned(),
+            (false, true) => format!("would be forgotten: {}", names.join(", ")),
+            // The vault frees the space in the next pruning after a day: until then a reader may still need it.
+            (false, false) => format!("forgotten: {}; their space comes free a day later", names.join(", ")),
+        }
+    }
+}

@@ -102,15 +102,15 @@ pub async fn ladder(world: &World, strategy: &Name, to: Option<&str>, chosen: &P
     for rung in world.application.strategies.get(strategy).into_iter().flatten() {
         let chosen_plan = &chosen.priced.plan;
         if chosen_plan.rung == *rung {
-            let loss = Some(chosen_plan.loss_at_most.clone());
+            let loss = Some(chosen.priced.estimate.loss_now.clone());
             levels.push(Level { chosen: true, estimate: Some(chosen.priced.estimate.clone()), loss, ..level(rung) });
             continue;
         }
         let wanted = Wanted::Rollback { to: to.map(str::to_owned), rung: rung.clone(), partial: false };
         levels.push(match propose(world, &wanted).await {
             Ok(proposal) => Level {
+                loss: Some(proposal.priced.estimate.loss_now.clone()),
                 estimate: Some(proposal.priced.estimate),
-                loss: Some(proposal.priced.plan.loss_at_most),
                 ..level(rung)
             },
             Err(error) => Level { problem: Some(problem(&error)), ..level(rung) },
@@ -218,16 +218,22 @@ impl PlanView {
                 downtime(estimate)
             ));
         }
-        let loss = words::loss(&plan.loss_at_most, self.at);
+        // What is lost by now where that was counted; the ceiling is what a yes is given to.
+        let now = self.estimate.as_ref().map_or(&plan.loss_at_most, |estimate| &estimate.loss_now);
+        let loss = words::loss(now, self.at);
         let loss = if self.gives_data_up { paint(BAD, loss) } else { loss };
         lines.push(format!("  loss     {loss}"));
-        if let Some(how) = &plan.loss_at_most.how {
+        if let Some(how) = &now.how {
             lines.push(format!("           {how}"));
         }
-        for (table, rows) in plan.loss_at_most.rows.iter().filter(|(_, rows)| rows.total() > 0) {
+        for (table, rows) in now.rows.iter().filter(|(_, rows)| rows.total() > 0) {
             let parts = [(rows.inserted, "inserted"), (rows.updated, "updated"), (rows.deleted, "deleted")];
             let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
             lines.push(format!("           {table}: {}", parts.join(", ")));
+        }
+        if now.total_rows() < plan.loss_at_most.total_rows() {
+            let most = words::count(plan.loss_at_most.total_rows(), "row");
+            lines.push(format!("           at most {most}: users go on writing until it begins, and it stops if it would be more"));
         }
         if let Some(why) = &self.attended {
             lines.push(format!("  needs    {}", paint(WARN, format!("a person: {why}"))));

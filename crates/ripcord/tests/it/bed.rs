@@ -180,6 +180,7 @@ impl Bed {
             (r"\b(rel|run|cap|inc|obl)-\d+", "$1-N"),
             (r"[a-z0-9_-]+@[A-Za-z0-9_.-]+", "[USER]"),
             (r"\(process \d+\)", "(process N)"),
+            (r"at most \d+ rows", "at most N rows"),
             (r"\b\d+(\.\d+)? (ms|s)\b", "[SPAN]"),
             // Columns are as wide as what was masked in them.
             (r"(\S) {2,}", "$1  "),

@@ -52,13 +52,13 @@ components:
 policy: {{ watch: 10ms }}
 "#
         ));
-        let shop = Self { bed, port, settings: String::new() };
+        let mut shop = Self { bed, port, settings: String::new() };
         shop.shop(&["init"]);
         shop.put_out("1.0.0");
         let good = ["release", "mark", "1.0.0", "--good", "--why", "it sold"];
         shop.bed.ok(&good);
-        let settings = shop.bed.read("shop/.env");
-        Self { settings, ..shop }
+        shop.settings = shop.bed.read("shop/.env");
+        shop
     }
 
     fn shop(&self, args: &[&str]) {
@@ -127,10 +127,13 @@ fn a_rollback_killed_at_any_event_is_finished_by_the_next() {
         }
         running.signal(Signal::KILL);
         running.ended();
+        // Killed when everything was restored and only its watch was left, there is nothing to go back from any more.
+        let was_back = std::fs::read_link(shop.bed.path("shop/current")).unwrap().ends_with("1.0.0");
         kills += 1;
-        let next = shop.bed.run(&["rollback", "--yes"]);
-        // Killed right at the end there is nothing left to do.
-        assert!(matches!(next.code, Some(0 | 3)), "killed at event {n} of the run: {next:#?}");
+        let verb: &[&str] = if was_back { &["resume"] } else { &["rollback", "--yes"] };
+        let next = shop.bed.run(verb);
+        // A run of which only the watch was left may end before it is asked to go on.
+        assert!(next.code == Some(0) || was_back, "killed at event {n} of the run: {next:#?}");
         shop.is_back();
     }
     assert!(kills >= 4, "only {kills} of its events could be killed at");

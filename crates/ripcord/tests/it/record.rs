@@ -132,3 +132,25 @@ fn two_releases_are_compared() {
     let shown = bed.ok(&["release", "show", "1.0.0"]);
     assert!(shown.contains("it was watched") && shown.contains("cap-"), "{shown}");
 }
+
+#[test]
+fn what_nothing_needs_is_forgotten_and_the_way_back_is_not() {
+    let bed = Bed::with(&crate::bed::CONFIG.replace("policy: {", "policy: { keep-captures: 1ms,"));
+    bed.ok(&["release", "record", "1.0.0"]);
+    // Never judged, and superseded: nobody goes back to it.
+    bed.switch("1.1.0");
+    bed.ok(&["release", "record", "1.1.0"]);
+    bed.ok(&["release", "mark", "1.0.0", "--good", "--why", "it was watched"]);
+    bed.switch("1.2.0");
+    bed.ok(&["release", "record", "1.2.0"]);
+    let would = bed.ok(&["capture", "prune", "--dry-run"]);
+    assert!(would.starts_with("would be forgotten: cap-") && would.matches("of code").count() == 1, "{would}");
+    let forgotten = bed.ok(&["capture", "prune"]);
+    assert!(forgotten.starts_with("forgotten: cap-"), "{forgotten}");
+    assert!(bed.ok(&["capture", "prune"]).starts_with("every capture is needed"));
+    bed.ok(&["capture", "verify"]);
+    std::fs::remove_dir_all(bed.path("releases/1.0.0")).unwrap();
+    let back = bed.run(&["rollback", "--yes"]);
+    assert_eq!(back.code, Some(0), "from the vault: {back:#?}");
+    assert_eq!(bed.read("current/page"), "page 1.0.0\n");
+}
