@@ -233,7 +233,9 @@ impl PlanView {
         }
         if now.total_rows() < plan.loss_at_most.total_rows() {
             let most = words::count(plan.loss_at_most.total_rows(), "row");
-            lines.push(format!("           at most {most}: users go on writing until it begins, and it stops if it would be more"));
+            lines.push(format!(
+                "           at most {most}: users go on writing until it begins, and it stops if it would be more"
+            ));
         }
         if let Some(why) = &self.attended {
             lines.push(format!("  needs    {}", paint(WARN, format!("a person: {why}"))));
