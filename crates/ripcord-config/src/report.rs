@@ -202,6 +202,11 @@ fn printable(text: &str) -> String {
     text.chars().map(|c| if plain(c) { c.to_string() } else { c.escape_debug().to_string() }).collect()
 }
 
+/// The line as it is, but for what a terminal would obey: one sign for one, so that columns stay.
+fn harmless(line: &str) -> String {
+    line.chars().map(|c| if c.is_control() && c != '\t' { '\u{fffd}' } else { c }).collect()
+}
+
 /// The longest line shown whole; of a longer one, the surroundings.
 const SHOWN_BYTES: usize = 2_000;
 
@@ -219,7 +224,7 @@ fn line_spot(text: &str, spot: Spot, conceal: bool) -> LineSpot {
     let finish = floor(finish.min(begin + SHOWN_BYTES.max(end - begin)));
     let shown = text[begin..finish].trim_end_matches('\r');
     match conceal {
-        false => LineSpot { line, column, width, text: shown.to_owned() },
+        false => LineSpot { line, column, width, text: harmless(shown) },
         true => LineSpot { line, column, width: REDACTED.len(), text: format!("{}{REDACTED}", &text[begin..start]) },
     }
 }

@@ -106,6 +106,8 @@ struct Inputs {
     found: BTreeSet<String>,
     /// Names bound by the macros around.
     bound: Vec<String>,
+    /// How many macros there are around.
+    macros: usize,
 }
 
 impl Inputs {
@@ -178,6 +180,15 @@ impl Inputs {
     fn comprehension(&mut self, over: &ComprehensionExpr, depth: usize) -> Result<(), String> {
         self.walk(&over.iter_range, depth)?;
         self.walk(&over.accu_init, depth)?;
+        // Each binds two or three names. Three macros within each other over a few hundred items are still judged at once; more of
+        // them multiply, and nothing bounds how long judging may take.
+        const WITHIN_EACH_OTHER: usize = 3;
+        self.macros += 1;
+        if self.macros > WITHIN_EACH_OTHER {
+            return Err(format!(
+                "more than {WITHIN_EACH_OTHER} macros (`all`, `exists`, `map` ...) stand within each other"
+            ));
+        }
         let before = self.bound.len();
         self.bound.push(over.accu_var.clone());
         self.bound.push(over.iter_var.clone());
@@ -185,6 +196,7 @@ impl Inputs {
         let inside = [&over.loop_cond, &over.loop_step, &over.result];
         let walked = inside.into_iter().try_for_each(|part| self.walk(part, depth));
         self.bound.truncate(before);
+        self.macros -= 1;
         walked
     }
 }

@@ -83,13 +83,25 @@ impl Redactor {
 
     pub fn clean(&self, text: &str) -> String {
         let Ok(needles) = self.0.read() else { return REDACTED.to_owned() };
-        let mut text = text.to_owned();
-        for needle in needles.iter() {
-            if text.contains(&needle.0) {
-                text = text.replace(&needle.0, REDACTED);
-            }
+        // All places first, and then what they cover together: where two secrets overlap, no half of either is left.
+        let mut places: Vec<(usize, usize)> = needles
+            .iter()
+            .flat_map(|needle| text.match_indices(&needle.0).map(|(at, found)| (at, at + found.len())))
+            .collect();
+        if places.is_empty() {
+            return text.to_owned();
         }
-        text
+        places.sort_unstable();
+        let (mut cleaned, mut done) = (String::with_capacity(text.len()), 0);
+        for (from, to) in places {
+            if from >= done {
+                cleaned.push_str(&text[done..from]);
+                cleaned.push_str(REDACTED);
+            }
+            done = done.max(to);
+        }
+        cleaned.push_str(&text[done..]);
+        cleaned
     }
 
     /// Every string in a JSON value, keys too.
@@ -126,7 +138,8 @@ fn forms(secret: &str) -> Vec<Needle> {
             standard,
             unpadded(&url),
             url,
-            json.trim_matches('"').to_owned(),
+            // Without its own quotes, and with those of the secret, escaped, whole.
+            json.get(1..json.len().saturating_sub(1)).unwrap_or_default().to_owned(),
         ]);
     }
     forms.sort();
@@ -173,6 +186,17 @@ mod tests {
         for form in encoded {
             assert_eq!(redactor.clean(&format!("a {form} b")), "a [redacted] b", "{form}");
         }
+    }
+
+    #[test]
+    fn where_secrets_overlap_or_meet_nothing_of_either_is_left() {
+        let redactor = Redactor::default();
+        redactor.learn(&Secret::new("abcd1234"));
+        redactor.learn(&Secret::new("1234efgh"));
+        assert_eq!(redactor.clean("x abcd1234efgh y abcd1234 z"), "x [redacted] y [redacted] z");
+        assert_eq!(redactor.clean("abcd1234"), "[redacted]");
+        redactor.learn(&Secret::new("quoted\""));
+        assert_eq!(redactor.clean(r#"{"a":"quoted\""}"#), r#"{"a":"[redacted]"}"#);
     }
 
     #[test]

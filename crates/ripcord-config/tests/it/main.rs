@@ -3,5 +3,6 @@
 
 mod broken; // each mistake, and what is said about it
 mod corpus; // files that are right, and what they come to
+mod fuzz_corpus; // what fuzzing kept
 mod init; // what is written for a directory
 mod toy; // kinds to test with

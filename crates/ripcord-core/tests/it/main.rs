@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up has failed")]
 
 mod decide;
+mod fuzz_corpus;
 mod matrix;
 mod reference;
 mod shop;

@@ -128,6 +128,10 @@ impl Measure {
         let Some(growth) = history.growth() else { return Reading::Empty };
         let seconds = growth.over.as_secs_f64();
         let sample = |value, n: Option<f64>, fields: &[(&str, f64)]| {
+            // Counters only rise, and not beyond every number: a share of such growth would be nought, which looks like health.
+            if let Some((_, strange)) = fields.iter().find(|(_, growth)| !(growth.is_finite() && *growth >= 0.0)) {
+                return failed(format!("counters grew by {strange}, which is no measurement"));
+            }
             let fields =
                 fields.iter().chain(&[("seconds", seconds)]).map(|(k, v)| ((*k).to_owned(), (*v).into())).collect();
             Reading::of(Sample { n, fields, ..Sample::new(now, value) })
@@ -219,11 +223,15 @@ measure:
     }
 }
 
-/// The series of a page: name, labels, value. For the fuzzer.
+/// A series of a page: name, labels, value.
+#[doc(hidden)]
+pub type Series = (String, BTreeMap<String, String>, f64);
+
+/// The series of a page. For the fuzzer.
 /// # Errors
 /// Which line is none, as a reading tells it.
 #[doc(hidden)]
-pub fn read_page(text: &str) -> Result<Vec<(String, BTreeMap<String, String>, f64)>, String> {
+pub fn read_page(text: &str) -> Result<Vec<Series>, String> {
     Ok(text::page(text)?.into_iter().map(|line| (line.name, line.labels, line.value)).collect())
 }
 
@@ -314,5 +322,26 @@ impl Signal for Scrape {
             Measure::Gauge(Gauge { metric, fold: Fold::Min }) => format!("least of {metric}"),
         };
         self.caller.redactor().clean(&format!("{what}, from {}", self.url))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+
+    #[test]
+    fn growth_that_no_counter_has_is_a_failure_and_not_a_share_of_nought() {
+        let check = |second: &str, why: &str| {
+            let ratio = r#"{"ratio":{"of":"a{b=\"5\"}","to":"a","window":"15s"}}"#;
+            let measure: Measure = serde_json::from_str(ratio).unwrap();
+            let first = "a{b=\"5\"} 1\na{b=\"2\"} 1\na{b=\"3\"} 1";
+            let later = Timestamp::UNIX_EPOCH + SignedDuration::from_secs(10);
+            let readings = read_pages(&measure, &[(Timestamp::UNIX_EPOCH, first), (later, second)]);
+            assert_eq!(readings, [Reading::Empty, failed(why)], "{second}");
+        };
+        check("a{b=\"2\"} 1e308\na{b=\"3\"} 1e308", "counters grew by inf, which is no measurement");
+        check("a{b=\"5\"} -1\na{b=\"2\"} 9", "counters grew by -1, which is no measurement");
     }
 }

@@ -1,0 +1,6 @@
+#![no_main]
+
+#[path = "../properties/driver.rs"]
+mod properties;
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| properties::judge(data));
