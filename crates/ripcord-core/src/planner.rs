@@ -39,6 +39,8 @@ pub struct Asked<'a> {
     pub purpose: Purpose,
     /// Whether a person named the scope, knowing that other components stay at another release.
     pub partial: bool,
+    /// The places that earlier runs switched off and still owe: this plan takes them over.
+    pub owed: BTreeSet<Place>,
 }
 
 /// A plan, and what it would lose if it were carried out this instant.
@@ -257,8 +259,12 @@ impl<'a> Drafting<'a> {
         let affected = self.affected(touched);
         let proofs = self.proofs(touched);
         let evidence = self.evidence(touched, &affected, &proofs);
-        let down: BTreeSet<&Place> = affected.stop.union(&affected.restart).collect();
-        let pauses = if down.is_empty() { vec![] } else { self.pauses(&proofs) };
+        let stands: BTreeSet<Place> =
+            self.asked.owed.iter().filter(|place| self.stands_still(place)).cloned().collect();
+        let down: BTreeSet<&Place> = affected.stop.iter().chain(&affected.restart).chain(&stands).collect();
+        // A door that an earlier run left shut is opened by this one, whether or not it stops anything itself.
+        let shut = self.asked.owed.iter().any(|place| self.is_switch(&place.component));
+        let pauses = if down.is_empty() && !shut { vec![] } else { self.pauses(&proofs, !down.is_empty()) };
         self.stops(&affected, touched, &proofs, &evidence, &pauses);
         self.captures(touched, &proofs, &affected);
         self.restores(touched, &proofs, &affected);
@@ -267,6 +273,11 @@ impl<'a> Drafting<'a> {
         let closed = self.closed(&healthy);
         let resumed = self.resumes(&pauses, &closed);
         self.open(&resumed, &closed);
+    }
+
+    /// Whether the process there was stopped by an earlier run and not started since.
+    fn stands_still(&self, place: &Place) -> bool {
+        self.is_process(&place.component) && self.survey(place).is_some_and(|survey| survey.running == Some(false))
     }
 
     fn component(&self, place: &Place) -> Option<&'a dyn Component> {
@@ -400,7 +411,8 @@ impl<'a> Drafting<'a> {
         taken
     }
 
-    fn pauses(&mut self, proofs: &[StepId]) -> Vec<Place> {
+    /// Closes every door where something goes `down`; those found shut by an earlier run of ours are opened in any case.
+    fn pauses(&mut self, proofs: &[StepId], down: bool) -> Vec<Place> {
         let mut paused = vec![];
         for place in self.asked.application.places() {
             let Some(component) = self.component(&place) else { continue };
@@ -408,6 +420,12 @@ impl<'a> Drafting<'a> {
                 continue;
             }
             let why = match self.survey(&place) {
+                // An earlier run of ours closed it and never came to open it: that is for this one to do now.
+                Some(Survey { running: Some(false), .. }) if self.asked.owed.contains(&place) => {
+                    paused.push(place);
+                    continue;
+                }
+                _ if !down => continue,
                 Some(Survey { running: Some(false), .. }) => {
                     "was off before: it is left so, and somebody must switch it on"
                 }
@@ -439,7 +457,7 @@ impl<'a> Drafting<'a> {
         let stopping: Vec<Place> = down.into_iter().filter(|place| !standing(place)).collect();
         for place in &stopping {
             let mut needs: Vec<StepId> = proofs.to_vec();
-            needs.extend(pauses.iter().map(|p| StepId(format!("pause/{p}"))));
+            needs.extend(self.named(pauses.iter().map(|p| format!("pause/{p}"))));
             needs.extend(evidence.iter().filter(|(at, _)| at == place).map(|(_, id)| id.clone()));
             let dependents = stopping.iter().filter(|p| application.needs_of(&p.component).contains(&place.component));
             needs.extend(dependents.map(|p| StepId(format!("stop/{p}"))));
@@ -480,6 +498,11 @@ impl<'a> Drafting<'a> {
     fn is_process(&self, id: &ComponentId) -> bool {
         let component = self.asked.parts.components.get(id);
         component.is_some_and(|component| component.capabilities().lifecycle == Lifecycle::Process)
+    }
+
+    fn is_switch(&self, id: &ComponentId) -> bool {
+        let component = self.asked.parts.components.get(id);
+        component.is_some_and(|component| component.capabilities().lifecycle == Lifecycle::Switch)
     }
 
     /// Whether the process at `place` reads `id`, directly or through components that do not run.

@@ -287,6 +287,7 @@ impl Run {
                 RunState::Approved => {
                     self.state = RunState::Running;
                     self.started = Some(event.at);
+                    self.inherit(event);
                 }
                 _ => return wrong(format!("a start of a run that is {:?}", self.state)),
             },
@@ -355,7 +356,8 @@ impl Run {
                     (_, Check::Fail { what }) => Some(failed(event.at, what.join("; "))),
                     (_, Check::Inconclusive { why }) => Some(failed(event.at, format!("inconclusive: {why}"))),
                 })?;
-                if let Check::Inconclusive { why } = verdict {
+                // Whoever ended or parked it first has the last word; a verdict that comes late does not bring it back.
+                if let (Check::Inconclusive { why }, RunState::Running) = (verdict, &self.state) {
                     self.state =
                         RunState::Parked(ParkedWhy::Inconclusive { step: Some(step.clone()), why: why.clone() });
                 }
@@ -430,6 +432,32 @@ impl Run {
         let id = ObligationId::at(event.seq);
         self.obligations
             .insert(id.clone(), Obligation { id, place: place.clone(), owed, since: event.at, state: Owed::Open });
+    }
+
+    /// What the plan switches on without having switched it off stands still already: from now on this run owes it.
+    fn inherit(&mut self, event: &Event) {
+        let off: BTreeSet<&Place> = self
+            .plan
+            .steps
+            .iter()
+            .filter(|step| matches!(step.action, Action::Stop | Action::Pause))
+            .filter_map(|step| step.place.as_ref())
+            .collect();
+        let mut inherited = vec![];
+        for step in &self.plan.steps {
+            let owed = match (&step.action, &step.place) {
+                (Action::Start, Some(place)) if !off.contains(place) => (place.clone(), format!("start `{place}`")),
+                (Action::Resume, Some(place)) if !off.contains(place) => {
+                    (place.clone(), format!("resume traffic at `{place}`"))
+                }
+                _ => continue,
+            };
+            inherited.push(owed);
+        }
+        for (n, (place, owed)) in inherited.into_iter().enumerate() {
+            let id = ObligationId::typed(&format!("{}-{}", ObligationId::at(event.seq), n + 1));
+            self.obligations.insert(id.clone(), Obligation { id, place, owed, since: event.at, state: Owed::Open });
+        }
     }
 
     fn pay(&mut self, id: &StepId, at: Timestamp) {
@@ -541,7 +569,7 @@ impl Run {
         for (step, state) in open {
             match state {
                 StepState::Failed { attempt, first, at, failure } => {
-                    match try_again(step, *attempt, *first, *at, failure) {
+                    match try_again(step, *attempt, *first, *at, failure, now) {
                         Some(when) if when <= now => {
                             next.push(Next::Begin { step: step.id.clone(), attempt: attempt + 1 })
                         }
@@ -571,9 +599,20 @@ fn failed(at: Timestamp, what: String) -> StepState {
 }
 
 /// When a failed step is tried again, if ever: with a back-off that starts small, within its tries and its total time.
-fn try_again(step: &Step, attempt: u32, first: Timestamp, at: Timestamp, failure: &Failure) -> Option<Timestamp> {
+fn try_again(
+    step: &Step,
+    attempt: u32,
+    first: Timestamp,
+    at: Timestamp,
+    failure: &Failure,
+    now: Timestamp,
+) -> Option<Timestamp> {
     if failure.retry == Retry::Never || attempt >= step.limits.tries {
         return None;
+    }
+    // A failure in the future: the clock was set back, and what it says of waiting is worth nothing. The tries still bound it.
+    if at > now {
+        return Some(now);
     }
     let wait = Duration::from_millis(200).saturating_mul(1 << attempt.min(8));
     let when = crate::after(at, wait);

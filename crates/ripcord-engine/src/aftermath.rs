@@ -9,8 +9,9 @@ use ripcord_core::{
     after,
 };
 use tokio::sync::broadcast;
+use tokio::time::Instant;
 
-use crate::desk::Stop;
+use crate::desk::{Entry, Stop};
 use crate::drive::Driver;
 use crate::{record, survey, tell};
 
@@ -22,10 +23,17 @@ impl Driver {
     pub(crate) async fn restored(&mut self) -> Result<(), Stop> {
         let Some(restored) = self.on_the_ledger().await? else { return Ok(()) };
         let (verdict, compared) = self.helped(restored).await?;
-        if self.run.is_ended() {
+        if self.run.state != RunState::Running {
             return Ok(()); // Abandoned by a person while we watched.
         }
-        self.write(Body::Helped { verdict: verdict.clone(), compared }).await?;
+        let body = Body::Helped { verdict: verdict.clone(), compared };
+        let running = |run: &ripcord_core::Run| run.state == RunState::Running;
+        let said = |run: &ripcord_core::Run, entry: &mut Entry| {
+            entry.event(Some(run.id.clone()), run.incident.clone(), body);
+        };
+        if !self.commit(running, said).await? {
+            return Ok(());
+        }
         match verdict {
             Check::Pass { .. } => self.helps().await,
             Check::Fail { what } => self.insufficient(what.join("; ")).await,
@@ -142,6 +150,10 @@ impl Driver {
     /// Compares the breached signals, from samples taken after the restore, with what was normal before the release.
     async fn helped(&mut self, restored: Timestamp) -> Result<(Check, Vec<Compared>), Stop> {
         let symptoms = self.symptoms().await?;
+        if matches!(self.run.plan.purpose, Purpose::Undo { .. }) {
+            // Whoever undoes a rollback knows what it was for.
+            return Ok((Check::Pass { found: "an undo is not meant to cure anything".to_owned() }, vec![]));
+        }
         if symptoms.is_empty() {
             return Ok((
                 Check::Pass { found: "no signal was breached, so there is none to compare".to_owned() },
@@ -149,30 +161,31 @@ impl Driver {
             ));
         }
         self.board().begin_anew(&symptoms);
-        let deadline = after(restored, self.desk().world.application.policy.helps_within);
+        // From now and not from the restore: whoever takes over, or tries again, needs the whole time to see enough. By the
+        // monotonic clock: a step of the wall clock is no evidence.
+        let began = self.desk().now();
+        let deadline = Instant::now() + self.desk().world.application.policy.helps_within;
         loop {
             let compared: Vec<Compared> = symptoms.iter().map(|trigger| self.compare(trigger)).collect();
             if compared.iter().all(|c| c.recovered) {
                 return Ok((Check::Pass { found: "every breached signal is back to normal".to_owned() }, compared));
             }
-            let now = self.desk().now();
-            if now >= deadline {
-                return Ok((self.did_not_recover(&compared, restored), compared));
+            if Instant::now() >= deadline {
+                return Ok((self.did_not_recover(&compared, restored.max(began)), compared));
             }
             self.wait_for_board(deadline).await?;
-            if self.run.is_ended() {
-                return Ok((Check::Inconclusive { why: "ended by a person".to_owned() }, compared));
+            if self.run.state != RunState::Running {
+                return Ok((Check::Inconclusive { why: "a person ended it".to_owned() }, compared));
             }
         }
     }
 
-    async fn wait_for_board(&mut self, deadline: Timestamp) -> Result<(), Stop> {
-        let sleep = self.desk().world.clock.until(deadline).max(std::time::Duration::from_millis(1));
+    async fn wait_for_board(&mut self, deadline: Instant) -> Result<(), Stop> {
         let (desk, board) = (self.desk_arc(), self.board_arc());
         tokio::select! {
             why = desk.stopped() => return Err(why),
             () = board.changed() => {}
-            () = tokio::time::sleep(sleep) => {}
+            () = tokio::time::sleep_until(deadline) => {}
             event = self.events().recv() => match event {
                 Ok(event) => self.take_in(&event)?,
                 Err(broadcast::error::RecvError::Lagged(_)) => self.read_anew().await?,
@@ -206,7 +219,8 @@ impl Driver {
     fn did_not_recover(&self, compared: &[Compared], restored: Timestamp) -> Check {
         let fresh = |c: &&Compared| {
             let memory = self.board().memory(&c.trigger).unwrap_or_default();
-            memory.last_sample.is_some_and(|at| at > restored)
+            // A signal that has gone dark since says nothing of how things are now.
+            !memory.state.is_gap() && memory.last_sample.is_some_and(|at| at > restored)
         };
         let (fresh, blind): (Vec<&Compared>, Vec<&Compared>) =
             compared.iter().filter(|c| !c.recovered).partition(fresh);
@@ -238,27 +252,29 @@ impl Driver {
             }
             _ => None,
         };
-        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
-        self.desk()
-            .write(|_, entry| {
+        self.commit(
+            |run| run.state == RunState::Running,
+            |run, entry| {
                 let at = entry.at();
+                let (id, incident) = (run.id.clone(), run.incident.clone());
                 let why = match &incident {
-                    Some(incident) => format!("rolled back by {run} in {incident}"),
-                    None => format!("rolled back by {run}"),
+                    Some(incident) => format!("rolled back by {id} in {incident}"),
+                    None => format!("rolled back by {id}"),
                 };
                 if let Some((release, version)) = bad {
                     let verdict = Verdict::Bad { why: why.clone(), at };
-                    entry.event(Some(run.clone()), incident.clone(), Body::Judged { release, verdict });
+                    entry.event(Some(id.clone()), incident.clone(), Body::Judged { release, verdict });
                     let quarantine = Quarantine { version, why, at };
-                    entry.event(Some(run.clone()), incident.clone(), Body::Quarantined { quarantine });
+                    entry.event(Some(id), incident, Body::Quarantined { quarantine });
                 }
-                entry.event(Some(run), incident, Body::Watching { until });
-            })
-            .await?;
-        self.catch_up().await?;
-        let message = tell::about_run(&world, &self.run, About::Progress, self.desk().now());
-        self.desk().write(|_, entry| entry.message(message)).await?;
-        Ok(())
+                entry.event(Some(run.id.clone()), run.incident.clone(), Body::Watching { until });
+                let mut watched = run.clone();
+                watched.state = RunState::Watching { until };
+                entry.message(tell::about_run(&world, &watched, About::Progress, at));
+            },
+        )
+        .await
+        .map(drop)
     }
 
     /// Everything was done and is consistent, and the symptom remains. Where data was given up, nothing climbs by itself.
@@ -270,20 +286,21 @@ impl Driver {
     }
 
     async fn end(&mut self, end: End, about: About, also: Vec<Body>) -> Result<(), Stop> {
-        let mut ended = self.run.clone();
-        ended.state = RunState::Ended(end.clone());
-        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
         let world = self.desk().world.clone();
-        self.desk()
-            .write(|_, entry| {
+        self.commit(
+            |run| matches!(run.state, RunState::Running | RunState::Watching { .. }),
+            |run, entry| {
+                let mut ended = run.clone();
+                ended.state = RunState::Ended(end.clone());
                 for body in also {
-                    entry.event(Some(run.clone()), incident.clone(), body);
+                    entry.event(Some(run.id.clone()), run.incident.clone(), body);
                 }
-                entry.event(Some(run), incident, Body::Ended { end });
+                entry.event(Some(run.id.clone()), run.incident.clone(), Body::Ended { end });
                 entry.message(tell::about_run(&world, &ended, about, entry.at()));
-            })
-            .await?;
-        self.catch_up().await
+            },
+        )
+        .await
+        .map(drop)
     }
 
     /// The watch is over: what was restored is good, if there was data to say so or it had been proven before.
@@ -291,7 +308,16 @@ impl Driver {
         let world = self.desk().world.clone();
         let ledger = world.store.ledger(world.app()).await?;
         let ours = ledger.releases.iter().find(|r| r.origin == Origin::Restored { run: self.run.id.clone() });
-        let symptoms = self.symptoms().await?;
+        let cures = self.run.plan.purpose == Purpose::Rollback;
+        let symptoms = if cures { self.symptoms().await? } else { vec![] };
+        let memory = |trigger: &TriggerId| self.board().memory(trigger).unwrap_or_default();
+        let dark: Vec<String> =
+            symptoms.iter().filter(|id| memory(id).state.is_gap()).map(|id| format!("`{id}`")).collect();
+        if !dark.is_empty() {
+            // No data is not good news either (law 14): the watch ends without having seen anything.
+            let why = format!("the watch ended without data for {}", dark.join(", "));
+            return self.park(ParkedWhy::Inconclusive { step: None, why }).await;
+        }
         let had_data = !symptoms.is_empty() && symptoms.iter().all(|trigger| self.board().good(trigger) > 0);
         let by = ours.and_then(|ours| {
             let proven =
@@ -308,7 +334,7 @@ impl Driver {
         {
             also.push(Body::Judged { release: ours.id.clone(), verdict: Verdict::Good { by, at } });
         }
-        if self.run.incident.is_some() {
+        if self.run.incident.is_some() && cures {
             also.push(Body::Closed { by: Actor::Policy, why: format!("{} succeeded", self.run.id) });
         }
         self.end(End::Succeeded, About::Succeeded, also).await
@@ -316,16 +342,27 @@ impl Driver {
 
     /// Whether a symptom came back during the watch; if so the run has ended as insufficient.
     pub(crate) async fn breached_again(&mut self) -> Result<bool, Stop> {
-        let Some((Check::Pass { .. }, compared)) = self.run.helped.clone() else { return Ok(false) };
-        let Some(restored) = self.run.restored else { return Ok(false) };
-        let again = compared.iter().find(|c| {
-            let state = self.board().memory(&c.trigger).map(|memory| memory.state);
-            matches!(state, Some(TriggerState::Breached { since }) if since > restored)
+        if self.run.plan.purpose != Purpose::Rollback {
+            return Ok(false);
+        }
+        // All were seen good before the watch began, so whatever is breached now is so again, or newly; a relapse keeps the onset
+        // it had, so its age says nothing.
+        let breached = |id: &TriggerId| {
+            let state = self.board().memory(id).map(|memory| memory.state);
+            matches!(state, Some(TriggerState::Breached { .. }))
+        };
+        if !self.desk().world.application.triggers.keys().any(breached) {
+            return Ok(false); // The record is asked only where there is something to find.
+        }
+        let symptoms = self.symptoms().await?;
+        let again = symptoms.iter().find(|id| {
+            let state = self.board().memory(id).map(|memory| memory.state);
+            matches!(state, Some(TriggerState::Breached { .. }))
         });
         match again {
             None => Ok(false),
-            Some(c) => {
-                let why = format!("`{}` breached again during the watch", c.trigger);
+            Some(id) => {
+                let why = format!("`{id}` breached during the watch");
                 self.insufficient(why).await?;
                 Ok(true)
             }

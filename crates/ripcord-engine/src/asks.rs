@@ -3,15 +3,15 @@
 use std::collections::BTreeSet;
 
 use ripcord_core::{
-    Actor, Answer, Approval, Ask, Authority, Body, Consent, Event, Loss, Name, Plan, Priced, Quarantine, Reply,
-    Request, Run, RunId, RunRow, RunState, Severity, Verb, Verdict, covers,
+    About, Actor, Answer, Approval, Ask, Authority, Body, Consent, Event, IncidentId, Loss, Name, Plan, Priced,
+    Quarantine, Reply, Request, Run, RunId, RunRow, RunState, Severity, Standing, Verb, Verdict, covers,
 };
 
 use crate::desk::Stop;
 use crate::drive;
 use crate::office::{Offer, Office};
 use crate::propose::{NoProposal, Wanted, propose, rung};
-use crate::record;
+use crate::{record, tell};
 
 type Answered = Result<Result<Reply, Refusal>, Stop>;
 
@@ -48,16 +48,15 @@ impl Office {
             }
             Ask::Run { run, verb } => self.person(by, run, verb).await,
             Ask::Declare { what, severity, issue } => self.declare(by, what, severity, issue).await,
-            Ask::CloseIncident { incident, why } => {
-                let body = Body::Closed { by, why };
-                self.desk.write(|_, entry| entry.event(None, Some(incident.clone()), body)).await?;
-                done(format!("{incident} is closed"))
-            }
+            Ask::CloseIncident { incident, why } => self.close(by, incident, why).await,
             Ask::Record { version } => match record::observed(&self.desk, &version).await? {
                 Ok(release) => done(format!("the present is recorded as {release} ({version})")),
                 Err(why) => Ok(Err(refuse(why))),
             },
             Ask::Mark { release, good, why } => self.mark(by, release, good, why).await,
+            Ask::Lift { version, .. } if record::quarantined(&self.desk.world, &version).await?.is_none() => {
+                Ok(Err(refuse(format!("{version} is not quarantined"))))
+            }
             Ask::Lift { version, why } => {
                 self.desk.note(Body::Lifted { version: version.clone(), by, why }).await?;
                 done(format!("{version} may be deployed again"))
@@ -77,6 +76,10 @@ impl Office {
             Ask::Yield { to } => match self.open_run().await? {
                 Some(row) if matches!(row.state, RunState::Running | RunState::Approved) => {
                     Ok(Err(refuse(format!("{} is running: wait for it, or pause it", row.id))))
+                }
+                // Letting go would drop the command half way.
+                _ if self.deploying().await? => {
+                    Ok(Err(refuse("a deployment is under way: wait for it, or end that process")))
                 }
                 _ => {
                     self.reply(id, Reply::Taken { run: None, said: format!("the lease is free for {to}") }).await?;
@@ -193,6 +196,19 @@ impl Office {
             ))));
         }
         if answer == Answer::Approve {
+            if consent.as_ref().is_some_and(|consent| consent.plan != run.digest) {
+                return Ok(Err(refuse("the consent is to another plan")));
+            }
+            if let (Some(incident), None) = (&run.incident, &reason)
+                && self.has_recovered(incident).await?
+            {
+                return Ok(Err(Refusal {
+                    why: format!("everything {incident} was opened for has recovered since {id} was proposed"),
+                    advice: Some(format!(
+                        "`ripcord decline {id}`; or approve it with `--reason` saying why it is needed all the same"
+                    )),
+                }));
+            }
             if let Err(refusal) = consented(&run.plan, &Loss::none(), consent.as_ref()) {
                 return Ok(Err(refusal));
             }
@@ -201,7 +217,7 @@ impl Office {
             }
         }
         let body = Body::Answered { plan, by, answer, reason, consent };
-        self.desk.write(|_, entry| entry.event(Some(id.clone()), run.incident.clone(), body)).await?;
+        self.say(&run, body).await?;
         match answer {
             Answer::Approve => done(format!("{id} is approved")),
             Answer::Decline => done(format!("{id} is declined")),
@@ -253,24 +269,15 @@ impl Office {
         if run.is_ended() && !taking {
             return Ok(Err(refuse(format!("{id} has ended: {}", in_words(&run.state)))));
         }
+        let steps = matches!(verb, Verb::Retry { .. } | Verb::Skip { .. } | Verb::Done { .. });
+        if steps && !matches!(run.state, RunState::Running | RunState::Parked(_)) {
+            return Ok(Err(refuse(format!("{id} has no step under way: {}", in_words(&run.state)))));
+        }
         let body = Body::Person { by, verb: verb.clone() };
-        let trial = Event {
-            id: String::new(),
-            app: self.desk.world.app().clone(),
-            seq: run.seq.next(),
-            epoch: self.desk.epoch(),
-            at: self.desk.now(),
-            run: Some(id.clone()),
-            incident: run.incident.clone(),
-            version: ripcord_core::EVENT_VERSION,
-            body: body.clone(),
-            prev: ripcord_core::Digest::ZERO,
-            hash: ripcord_core::Digest::ZERO,
-        };
-        if let Err(error) = run.clone().apply(&trial) {
+        if let Err(error) = run.clone().apply(&self.trial(&run, body.clone())) {
             return Ok(Err(refuse(error.what)));
         }
-        self.desk.write(|_, entry| entry.event(Some(id.clone()), run.incident.clone(), body)).await?;
+        self.say(&run, body).await?;
         done(match verb {
             Verb::Pause => format!("{id} is paused: what is in flight is let finish"),
             Verb::Resume => format!("{id} goes on"),
@@ -280,6 +287,57 @@ impl Office {
             Verb::Abandon { .. } => format!("{id} is abandoned"),
             Verb::Take { obligation, .. } => format!("{obligation} is yours now"),
         })
+    }
+
+    /// The event as it would be, to be tried on a copy.
+    fn trial(&self, run: &Run, body: Body) -> Event {
+        Event {
+            id: String::new(),
+            app: self.desk.world.app().clone(),
+            seq: run.seq.next(),
+            epoch: self.desk.epoch(),
+            at: self.desk.now(),
+            run: Some(run.id.clone()),
+            incident: run.incident.clone(),
+            version: ripcord_core::EVENT_VERSION,
+            body,
+            prev: ripcord_core::Digest::ZERO,
+            hash: ripcord_core::Digest::ZERO,
+        }
+    }
+
+    /// Writes what a person said of a run. Where it ends the run, those who were told that it began are told so too.
+    async fn say(&self, run: &Run, body: Body) -> Result<(), Stop> {
+        let mut after = run.clone();
+        after.apply(&self.trial(run, body.clone()))?;
+        let ended = after.is_ended() && !run.is_ended();
+        let world = &self.desk.world;
+        self.desk
+            .write(|_, entry| {
+                entry.event(Some(run.id.clone()), run.incident.clone(), body);
+                if ended {
+                    entry.message(tell::about_run(world, &after, About::Ended, entry.at()));
+                }
+            })
+            .await
+            .map(drop)
+    }
+
+    async fn deploying(&self) -> Result<bool, Stop> {
+        Ok(self.ledger().await?.releases.iter().any(|release| release.standing == Standing::Deploying))
+    }
+
+    async fn close(&mut self, by: Actor, id: IncidentId, why: String) -> Answered {
+        let world = &self.desk.world;
+        let incidents = world.store.incidents(world.app(), 1000).await?;
+        match incidents.iter().find(|incident| incident.id == id).map(|incident| incident.closed) {
+            None => Ok(Err(refuse(format!("there is no incident `{id}`")))),
+            Some(Some(closed)) => Ok(Err(refuse(format!("{id} is closed since {closed}")))),
+            Some(None) => {
+                self.desk.write(|_, entry| entry.event(None, Some(id.clone()), Body::Closed { by, why })).await?;
+                done(format!("{id} is closed"))
+            }
+        }
     }
 
     async fn on_capture(&self, capture: &ripcord_core::CaptureId, body: Body, said: String) -> Answered {
@@ -294,6 +352,16 @@ impl Office {
 
     async fn declare(&mut self, by: Actor, what: String, severity: Option<Severity>, issue: Option<Name>) -> Answered {
         let severity = severity.unwrap_or(Severity(1));
+        if let Some(open) = self.open_incident().await? {
+            // One incident at a time: a report joins it, and counts in what is decided from here on.
+            let text = format!("reported at {severity}: {what}");
+            self.desk.write(|_, entry| entry.event(None, Some(open.id.clone()), Body::Noted { by, text })).await?;
+            let (issues, worst) = self.reported.entry(open.id.clone()).or_insert_with(|| (BTreeSet::new(), severity));
+            issues.extend(issue);
+            *worst = (*worst).min(severity);
+            self.consider(&open).await?;
+            return done(format!("it is part of {}, which is open at {}", open.id, open.severity.min(severity)));
+        }
         let incident = self.open_with(BTreeSet::new(), issue, severity, what, by).await?;
         self.consider(&incident).await?;
         done(format!("{} is open at {severity}", incident.id))
@@ -332,6 +400,9 @@ fn agreed(approval: &Approval, priced: &Priced) -> Result<Option<Consent>, Refus
             why: "the world has moved since the plan was shown: it would do other things now".to_owned(),
             advice: Some("run the command again to see the new plan".to_owned()),
         });
+    }
+    if approval.consent.as_ref().is_some_and(|consent| consent.plan != approval.plan.digest()) {
+        return Err(refuse("the consent is to another plan"));
     }
     consented(plan, loss_now, approval.consent.as_ref())?;
     Ok(approval.consent.clone())

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ripcord_core::{
-    Actor, Body, Check, Cx, End, Event, Follows, Origin, Release, ReleaseId, RunId, RunState, Severity, Standing,
-    TriggerState, Verdict, after,
+    Actor, Body, Check, Cx, End, Event, Follows, Incident, Origin, Release, ReleaseId, RunId, RunState, Severity,
+    Standing, TriggerState, Verdict, after, between,
 };
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::checks::{self, Given};
 use crate::desk::{Desk, Stop};
@@ -63,51 +64,89 @@ pub async fn deploy(
         Err(why) => return Ok(Deployed::Refused { why }),
     };
     let mut events = desk.listen();
-    let release = begin(desk, board, version, argv).await?;
+    let (release, previous) = begin(desk, board, version, argv).await?;
     let ended = tokio::select! {
+        biased;
         why = desk.stopped() => return Err(why),
+        () = pre_empted(desk, &mut events) => return taken_back(desk, &release.id).await,
         ended = command => ended,
-        () = pre_empted(&mut events) => return taken_back(desk, &release.id).await,
     };
     if let Err(why) = ended {
-        return failed(desk, &release, &before, why).await;
+        return failed(desk, &release, previous, &before, why).await;
     }
-    let release = match observe(desk, release).await? {
+    let id = release.id.clone();
+    // A rollback that begins while the new state is being looked at takes it back: what was seen of it is no release.
+    let observed = tokio::select! {
+        biased;
+        why = desk.stopped() => return Err(why),
+        () = pre_empted(desk, &mut events) => return taken_back(desk, &id).await,
+        observed = observe(desk, release) => observed?,
+    };
+    let release = match observed {
         Ok(release) => release,
         Err((release, why)) => return Ok(Deployed::Interrupted { release, why }),
     };
-    let wrong = verify(desk, board, &release).await?;
+    let wrong = tokio::select! {
+        biased;
+        why = desk.stopped() => return Err(why),
+        () = pre_empted(desk, &mut events) => return taken_back(desk, &id).await,
+        wrong = verify(desk, board, &release) => wrong?,
+    };
     if !wrong.is_empty() {
-        report_failure(desk, &wrong).await?;
+        tokio::select! {
+            biased;
+            why = desk.stopped() => return Err(why),
+            () = pre_empted(desk, &mut events) => return taken_back(desk, &id).await,
+            reported = report_failure(desk, &wrong) => reported?,
+        }
     }
     bake(desk, board, &release, events).await
 }
 
+/// A deployment that nobody carries on: whoever did held the lease that is now ours, so it ended half way.
+pub(crate) async fn interrupted(desk: &Desk) -> Result<(), Stop> {
+    let ledger = desk.world.store.ledger(desk.world.app()).await?;
+    for release in ledger.releases.iter().filter(|release| release.standing == Standing::Deploying) {
+        let what = "its deployment was cut off, and what is out there is not known to be it";
+        let message = crate::tell::about_release(&desk.world, &release.version, what, desk.now());
+        desk.write(|_, entry| {
+            let (release, standing) = (release.id.clone(), Standing::Interrupted);
+            entry.event(None, None, Body::Stands { release, standing });
+            entry.message(message);
+        })
+        .await?;
+    }
+    Ok(())
+}
+
 async fn busy(world: &World) -> Result<Option<String>, Stop> {
     let runs = world.store.runs(world.app(), 10).await?;
-    let open = runs.into_iter().find(|row| !matches!(row.state, RunState::Ended(_) | RunState::Watching { .. }));
-    Ok(open.map(|row| format!("{} is not over: `ripcord status` shows what it needs", row.id)))
+    let open = runs.into_iter().find(|row| !matches!(row.state, RunState::Ended(_)));
+    Ok(open.map(|row| match row.state {
+        // The watch judges what was restored; a release over it would be judged in its place.
+        RunState::Watching { until } => {
+            format!("what {0} restored is watched until {until}; `ripcord abandon {0}` ends the watch", row.id)
+        }
+        _ => format!("{} is not over: `ripcord status` shows what it needs", row.id),
+    }))
 }
 
 /// Samples every signal for the baseline window, unless enough was seen already.
 async fn take_baseline(desk: &Desk, board: &Board) -> Result<(), Stop> {
     let window = desk.world.application.policy.baseline;
-    let from = desk.now();
+    let (from, until) = (desk.now(), Instant::now() + window);
     let needed: BTreeSet<_> = desk.world.application.triggers.values().map(|rule| rule.signal.clone()).collect();
     if needed.is_empty() || window.is_zero() {
         return Ok(());
     }
-    let until = after(from, window);
     desk.note(Body::Noted {
         by: Actor::Policy,
         text: format!("measuring what is normal, for {}", ripcord_core::human(window)),
     })
     .await?;
-    while desk.now() < until {
-        tokio::select! {
-            why = desk.stopped() => return Err(why),
-            () = tokio::time::sleep(desk.world.clock.until(until).max(std::time::Duration::from_millis(1))) => {}
-        }
+    tokio::select! {
+        why = desk.stopped() => return Err(why),
+        () = tokio::time::sleep_until(until) => {}
     }
     let measured = board.baselines_since(from);
     if !measured.is_empty() {
@@ -163,12 +202,21 @@ async fn before(desk: &Desk, version: &str) -> Result<Result<HeldMap, String>, S
     Ok(Ok(map))
 }
 
-/// Whether a versioned place is elsewhere than the release recorded it.
+/// Whether a versioned place is elsewhere than the release recorded it, or nobody knows whether it ever was there.
 fn drift(live: &Release, map: &HeldMap) -> bool {
-    map.iter().any(|(place, at)| !at.flowing && live.map.get(place).is_some_and(|was| was.revision != at.revision))
+    live.standing == Standing::Interrupted
+        || map
+            .iter()
+            .any(|(place, at)| !at.flowing && live.map.get(place).is_some_and(|was| was.revision != at.revision))
 }
 
-async fn begin(desk: &Desk, board: &Board, version: &str, command: Vec<String>) -> Result<Release, Stop> {
+/// Puts the release on the record as being deployed; returns it, and what was live before.
+async fn begin(
+    desk: &Desk,
+    board: &Board,
+    version: &str,
+    command: Vec<String>,
+) -> Result<(Release, Option<ReleaseId>), Stop> {
     let world = &desk.world;
     let previous = world.store.ledger(world.app()).await?.live().map(|live| live.id.clone());
     let config = world.application.config;
@@ -176,7 +224,7 @@ async fn begin(desk: &Desk, board: &Board, version: &str, command: Vec<String>) 
     let command = command.iter().map(|word| world.redactor.clean(word)).collect();
     let mut begun = None;
     desk.write(|_, entry| {
-        if let Some(release) = previous {
+        if let Some(release) = previous.clone() {
             entry.event(None, None, Body::Stands { release, standing: Standing::Superseded });
         }
         let release = Release {
@@ -194,11 +242,12 @@ async fn begin(desk: &Desk, board: &Board, version: &str, command: Vec<String>) 
         begun = Some(release);
     })
     .await?;
-    begun.ok_or_else(|| Stop::Missing { what: "the release just begun".to_owned() })
+    let begun = begun.ok_or_else(|| Stop::Missing { what: "the release just begun".to_owned() })?;
+    Ok((begun, previous))
 }
 
 /// Resolves when a run begins, which pre-empts the deployment.
-async fn pre_empted(events: &mut broadcast::Receiver<Arc<Event>>) {
+async fn pre_empted(desk: &Desk, events: &mut broadcast::Receiver<Arc<Event>>) {
     loop {
         match events.recv().await {
             Ok(event) => {
@@ -206,14 +255,25 @@ async fn pre_empted(events: &mut broadcast::Receiver<Arc<Event>>) {
                     return;
                 }
             }
-            Err(broadcast::error::RecvError::Lagged(_)) => {}
+            Err(broadcast::error::RecvError::Lagged(_)) => {
+                let runs = desk.world.store.runs(desk.world.app(), 1).await.unwrap_or_default();
+                if runs.iter().any(|row| row.state == RunState::Running) {
+                    return;
+                }
+            }
             Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
         }
     }
 }
 
 /// The command failed: whether it changed anything is observed, not assumed.
-async fn failed(desk: &Desk, release: &Release, before: &HeldMap, why: String) -> Result<Deployed, Stop> {
+async fn failed(
+    desk: &Desk,
+    release: &Release,
+    previous: Option<ReleaseId>,
+    before: &HeldMap,
+    why: String,
+) -> Result<Deployed, Stop> {
     let world = &desk.world;
     let seen = crate::survey(world, &[]).await;
     let changed: Vec<String> = before
@@ -224,15 +284,14 @@ async fn failed(desk: &Desk, release: &Release, before: &HeldMap, why: String) -
         .collect();
     let at = desk.now();
     let verdict = Verdict::Bad { why: format!("its deployment failed: {why}"), at };
-    let ledger = world.store.ledger(world.app()).await?;
-    let previous = ledger
-        .releases
-        .iter()
-        .rev()
-        .find(|r| r.id != release.id && r.standing == Standing::Superseded)
-        .map(|r| r.id.clone());
     let untouched = changed.is_empty();
+    let what = match untouched {
+        true => format!("its deployment failed and changed nothing: {why}"),
+        false => format!("its deployment failed half way ({why}); changed: {}", changed.join(", ")),
+    };
+    let message = crate::tell::about_release(world, &release.version, &what, at);
     desk.write(|_, entry| {
+        entry.message(message);
         entry.event(None, None, Body::Judged { release: release.id.clone(), verdict });
         entry.event(None, None, Body::Stands { release: release.id.clone(), standing: Standing::Interrupted });
         if let Some(previous) = previous.filter(|_| untouched) {
@@ -253,11 +312,17 @@ async fn failed(desk: &Desk, release: &Release, before: &HeldMap, why: String) -
 
 /// Looks at what the command left, captures it, and records it as live.
 async fn observe(desk: &Desk, release: Release) -> Result<Result<Release, (ReleaseId, String)>, Stop> {
-    let id = release.id.clone();
+    let (id, world) = (release.id.clone(), &desk.world);
     let map = match record::capture_present(desk, Some(&id)).await? {
         Ok((_, map)) => map,
         Err(why) => {
-            desk.note(Body::Stands { release: id.clone(), standing: Standing::Interrupted }).await?;
+            let what = format!("deployed, and what is out there cannot be recorded: {why}");
+            let message = crate::tell::about_release(world, &release.version, &what, desk.now());
+            desk.write(|_, entry| {
+                entry.event(None, None, Body::Stands { release: id.clone(), standing: Standing::Interrupted });
+                entry.message(message);
+            })
+            .await?;
             return Ok(Err((id, why)));
         }
     };
@@ -311,10 +376,16 @@ pub async fn run_checks(world: &World, board: &Board, version: &str) -> Vec<(rip
 async fn report_failure(desk: &Desk, wrong: &[String]) -> Result<(), Stop> {
     let ask = ripcord_core::Ask::Declare {
         what: format!("the new release does not pass its verification: {}", wrong.join("; ")),
-        severity: Some(Severity(0)),
+        // The most urgent there is here: a release that fails its own checks is not waited with.
+        severity: Some(desk.world.application.severities.keys().next().copied().unwrap_or(Severity(0))),
         issue: ripcord_core::Name::new(VERIFICATION_FAILED).ok(),
     };
-    desk.world.store.request(desk.world.app(), &Actor::Policy, &ask).await?;
+    let (store, app) = (&desk.world.store, desk.world.app());
+    let id = store.request(app, &Actor::Policy, &ask).await?;
+    // Answered once it is decided on, so that nothing judges the release before.
+    while store.reply(app, id).await?.is_none() {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
     Ok(())
 }
 
@@ -325,32 +396,51 @@ async fn bake(
     release: &Release,
     mut events: broadcast::Receiver<Arc<Event>>,
 ) -> Result<Deployed, Stop> {
-    let until = after(release.at, desk.world.application.policy.bake);
+    // By the monotonic clock: a step of the wall clock neither bakes a release nor keeps it in the oven.
+    let until = Instant::now() + between(desk.now(), after(release.at, desk.world.application.policy.bake));
+    let mut left_alone: Option<Instant> = None;
     loop {
         if let Some(ended) = gone_wrong(desk, release).await? {
             return Ok(ended);
         }
-        let open_incident = open_incident(&desk.world).await?;
-        if desk.now() >= until && !open_incident {
-            return judge(desk, board, release).await;
+        let incident = incident_since(&desk.world, release).await?;
+        let now = Instant::now();
+        match &incident {
+            None if now >= until => return judge(desk, board, release).await,
+            None => left_alone = None,
+            Some(incident) if !acted_on(&desk.world).await? => {
+                // The office may be planning yet: it is given the time that looking at everything takes.
+                let since = *left_alone.get_or_insert(now);
+                if now.duration_since(since) > crate::survey::LOOK {
+                    let why =
+                        format!("{} is open and nothing is done about it by itself: {}", incident.id, incident.what);
+                    return Ok(Deployed::NeedsPerson { release: release.id.clone(), run: None, why });
+                }
+            }
+            Some(_) => left_alone = None,
         }
-        let wake = match desk.now() < until {
-            true => desk.world.clock.until(until),
-            false => std::time::Duration::from_secs(1),
-        };
+        let wake = (now + std::time::Duration::from_secs(1)).min(until.max(now + std::time::Duration::from_millis(50)));
         tokio::select! {
             why = desk.stopped() => return Err(why),
-            () = pre_empted(&mut events) => return taken_back(desk, &release.id).await,
-            () = tokio::time::sleep(wake.max(std::time::Duration::from_millis(1)).min(std::time::Duration::from_secs(1))) => {}
+            () = pre_empted(desk, &mut events) => return taken_back(desk, &release.id).await,
+            () = tokio::time::sleep_until(wake) => {}
         }
     }
 }
 
-async fn open_incident(world: &World) -> Result<bool, Stop> {
-    Ok(world.store.incidents(world.app(), 10).await?.iter().any(|incident| incident.closed.is_none()))
+/// The incident that opened since the release began: what was wrong before it says nothing of it.
+async fn incident_since(world: &World, release: &Release) -> Result<Option<Incident>, Stop> {
+    let incidents = world.store.incidents(world.app(), 10).await?;
+    let ours = |i: &Incident| i.closed.is_none() && i.release.as_ref() == Some(&release.id);
+    Ok(incidents.into_iter().find(ours))
 }
 
-/// Whether the release needs a person: a run that waits for an answer or stands still, or an incident nobody acts on.
+async fn acted_on(world: &World) -> Result<bool, Stop> {
+    let runs = world.store.runs(world.app(), 10).await?;
+    Ok(runs.iter().any(|row| !matches!(row.state, RunState::Ended(_))))
+}
+
+/// Whether the release needs a person: a run that waits for an answer or stands still.
 async fn gone_wrong(desk: &Desk, release: &Release) -> Result<Option<Deployed>, Stop> {
     let world = &desk.world;
     let needs = |run: Option<RunId>, why: &str| {
@@ -426,6 +516,9 @@ async fn judge(desk: &Desk, board: &Board, release: &Release) -> Result<Deployed
         without.push("no trigger and no check says anything about it".to_owned());
     }
     if !without.is_empty() {
+        let what = format!("its bake is over and nobody can call it good: {}", without.join("; "));
+        let message = crate::tell::about_release(&desk.world, &release.version, &what, desk.now());
+        desk.write(|_, entry| entry.message(message)).await?;
         return Ok(Deployed::Undecided { release: release.id.clone(), why: without.join("; ") });
     }
     let by = format!("its bake of {}", ripcord_core::human(application.policy.bake));

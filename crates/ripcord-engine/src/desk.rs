@@ -3,13 +3,14 @@
 //! Everything that runs in the holder (detector, decisions, runs, requests, messages) writes through here, one batch at a time,
 //! so that the journal's order is the order in which things became true. Losing the lease ends all of it at once.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_core::{
     AcquireError, AppId, AppendError, Application, Batch, Body, Cx, Digest, Event, Holder, IncidentId, Lease, LeaseOn,
-    Message, NewEvent, Parts, Redactor, RunId, Seq, Store, StoreError,
+    Message, NewEvent, Parts, Redactor, RunId, Seq, Store, StoreError, TargetId,
 };
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio::time::Instant;
@@ -70,7 +71,9 @@ const IN_DOUBT_TRIES: u32 = 5;
 pub struct Desk {
     pub world: World,
     lease: Lease,
-    head: Mutex<Seq>,
+    head: Arc<Mutex<Seq>>,
+    /// Leases on the outside systems that runs at this desk change, kept like the desk's own.
+    targets: std::sync::Mutex<BTreeMap<TargetId, Lease>>,
     events: broadcast::Sender<Arc<Event>>,
     stop: watch::Sender<Option<Stop>>,
     /// When the lease was last known to be ours, by the clock from before it was asked for.
@@ -86,16 +89,57 @@ impl Desk {
         Ok(Arc::new(Self {
             world,
             lease,
-            head: Mutex::new(head),
+            head: Arc::new(Mutex::new(head)),
+            targets: std::sync::Mutex::default(),
             events: broadcast::channel(1024).0,
             stop: watch::channel(None).0,
             known_ours: std::sync::Mutex::new(before),
         }))
     }
 
-    /// Gives the lease back, so that the next need not wait for it to expire.
+    /// Gives the leases back, so that the next need not wait for them to expire.
     pub async fn leave(&self) -> Result<(), StoreError> {
+        self.free_targets().await?;
         self.world.store.release(&self.lease).await
+    }
+
+    /// Takes the lease on an outside system, so that no run of another application or environment changes it meanwhile.
+    ///
+    /// One left by a process that died runs out by itself: it is waited for, no longer than that takes. Past it, the answer is
+    /// who has it.
+    pub async fn take_target(&self, target: &TargetId) -> Result<Option<Holder>, Stop> {
+        let on = LeaseOn::Target(target.clone());
+        let deadline = Instant::now() + self.lease.ttl + self.lease.ttl / 4;
+        let mut backoff = crate::effect::Backoff::default();
+        loop {
+            self.check_stopped()?;
+            match self.world.store.acquire(&on, &self.world.holder, self.lease.ttl).await {
+                Ok(lease) => {
+                    self.targets().insert(target.clone(), lease);
+                    return Ok(None);
+                }
+                Err(AcquireError::Held { by }) if Instant::now() >= deadline => return Ok(Some(*by)),
+                Err(AcquireError::Held { .. }) => tokio::select! {
+                    why = self.stopped() => return Err(why),
+                    () = backoff.pause(deadline) => {}
+                },
+                Err(AcquireError::Down(error)) => return Err(self.stop_with(error.into())),
+            }
+        }
+    }
+
+    /// Lets go of every outside system.
+    pub async fn free_targets(&self) -> Result<(), StoreError> {
+        let leases = std::mem::take(&mut *self.targets());
+        for lease in leases.values() {
+            self.world.store.release(lease).await?;
+        }
+        Ok(())
+    }
+
+    fn targets(&self) -> std::sync::MutexGuard<'_, BTreeMap<TargetId, Lease>> {
+        // Every change is one call on the map, so a panic leaves it whole.
+        self.targets.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 
     pub fn now(&self) -> Timestamp {
@@ -154,6 +198,14 @@ impl Desk {
                 why = self.stopped() => return why,
                 () = tokio::time::sleep(every) => {}
             }
+            let leases: Vec<Lease> = self.targets().values().cloned().collect();
+            for lease in leases {
+                // Gone to somebody else while this process slept: what it does to that system now is no longer ours alone.
+                let lost = self.world.store.renew(&lease).await == Err(AppendError::LostLease);
+                if lost && matches!(&lease.on, LeaseOn::Target(on) if self.targets().contains_key(on)) {
+                    self.stop(Stop::LostLease);
+                }
+            }
             let before = Instant::now();
             match self.world.store.renew(&self.lease).await {
                 Ok(()) => {
@@ -179,31 +231,34 @@ impl Desk {
     }
 
     /// Writes one batch; `draft` is given the sequence number its first event will have, for identities.
+    ///
+    /// While `draft` is asked nobody else writes, and whatever was written before is with those who listen. A batch left empty is
+    /// not written. Whoever drops this does not cut a write in half: once drafted it is carried out.
     pub async fn write(&self, draft: impl FnOnce(Seq, &mut Entry)) -> Result<Vec<Event>, Stop> {
-        let mut head = self.head.lock().await;
+        let mut head = Arc::clone(&self.head).lock_owned().await;
         self.check_stopped()?;
         let mut entry = Entry { at: self.now(), batch: Batch::default(), next: head.next() };
         draft(head.next(), &mut entry);
         let batch = entry.batch;
-        let mut tries = 0;
-        let events = loop {
-            match self.world.store.append(&self.lease, *head, &batch).await {
-                Ok(events) => break events,
-                Err(AppendError::InDoubt { .. }) if tries < IN_DOUBT_TRIES => tries += 1,
-                Err(AppendError::InDoubt { why }) => return Err(self.stop_with(StoreError::Unavailable { why }.into())),
-                Err(AppendError::LostLease) => return Err(self.stop_with(Stop::LostLease)),
-                Err(AppendError::Conflict { at }) => return Err(self.stop_with(Stop::Overtaken { at })),
-                Err(AppendError::Down(error)) => return Err(self.stop_with(error.into())),
+        if is_empty(&batch) {
+            return Ok(vec![]);
+        }
+        let (store, lease, events) = (Arc::clone(&self.world.store), self.lease.clone(), self.events.clone());
+        let written = tokio::spawn(async move {
+            let written = append(&*store, &lease, *head, &batch).await?;
+            if let Some(last) = written.last() {
+                *head = last.seq;
             }
-        };
-        if let Some(last) = events.last() {
-            *head = last.seq;
-        }
-        for event in &events {
-            // Nobody listening is fine: the journal is the record.
-            let _ = self.events.send(Arc::new(event.clone()));
-        }
-        Ok(events)
+            for event in &written {
+                // Nobody listening is fine: the journal is the record.
+                let _ = events.send(Arc::new(event.clone()));
+            }
+            Ok(written)
+        });
+        let written = written.await.unwrap_or_else(|error| {
+            Err(Stop::Asked { why: format!("writing the record failed inside Ripcord: {error}") })
+        });
+        written.map_err(|why| self.stop_with(why))
     }
 
     fn stop_with(&self, why: Stop) -> Stop {
@@ -216,6 +271,31 @@ impl Desk {
         let mut events = self.write(|_, entry| entry.event(None, None, body)).await?;
         events.pop().ok_or_else(|| Stop::Missing { what: "the event just written".to_owned() })
     }
+}
+
+/// Appends, asking again for an answer that was lost.
+async fn append(store: &dyn Store, lease: &Lease, head: Seq, batch: &Batch) -> Result<Vec<Event>, Stop> {
+    let mut tries = 0;
+    loop {
+        match store.append(lease, head, batch).await {
+            Ok(events) => return Ok(events),
+            Err(AppendError::InDoubt { .. }) if tries < IN_DOUBT_TRIES => tries += 1,
+            Err(AppendError::InDoubt { why }) => return Err(StoreError::Unavailable { why }.into()),
+            Err(AppendError::LostLease) => return Err(Stop::LostLease),
+            Err(AppendError::Conflict { at }) => return Err(Stop::Overtaken { at }),
+            Err(AppendError::Down(error)) => return Err(error.into()),
+        }
+    }
+}
+
+fn is_empty(batch: &Batch) -> bool {
+    let Batch { events, messages, blobs, replies, memories, outbox } = batch;
+    events.is_empty()
+        && messages.is_empty()
+        && blobs.is_empty()
+        && replies.is_empty()
+        && memories.is_empty()
+        && outbox.is_empty()
 }
 
 /// A batch being drafted.

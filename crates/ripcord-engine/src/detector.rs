@@ -28,6 +28,8 @@ struct Armed {
     /// The gap people were already told of.
     told_blind: Option<Timestamp>,
     wrote_pending: Option<Timestamp>,
+    /// Since when its guard cannot be judged.
+    unguarded: Option<Timestamp>,
 }
 
 /// Watches until the desk stops.
@@ -64,6 +66,7 @@ fn armed(desk: &Desk, signal: &SignalId, remembered: &BTreeMap<TriggerId, Memory
         memory: remembered.get(id).cloned().unwrap_or_default(),
         told_blind: None,
         wrote_pending: None,
+        unguarded: None,
     })
     .collect()
 }
@@ -105,13 +108,30 @@ async fn take_in(
     let mut dark = vec![];
     for trigger in armed.iter_mut() {
         let before = trigger.memory.clone();
-        let state = match guarded(board, &trigger.rule) {
+        let guarded = guarded(board, &trigger.rule);
+        if !matches!(guarded, Guarded::Unknown { .. }) {
+            trigger.unguarded = None;
+        }
+        let mut judged_by = None;
+        let state = match guarded {
             Guarded::Armed => advance_in_place(&trigger.rule, &mut trigger.memory, &reading, baseline, at),
             Guarded::Disarmed => disarm(&mut trigger.memory, at),
-            // Whether it is armed cannot be told: what is known stays as it is.
-            Guarded::Unknown => None,
+            // Whether it is armed cannot be told. For a moment what is known stays as it is; for longer the observer has failed.
+            Guarded::Unknown { why } => {
+                let since = *trigger.unguarded.get_or_insert(at);
+                match ripcord_core::between(since, at) > trigger.rule.interval * 2 {
+                    false => None,
+                    true => {
+                        let failed = Reading::Failed { why: format!("whether it is armed cannot be told: {why}") };
+                        let state = advance_in_place(&trigger.rule, &mut trigger.memory, &failed, baseline, at);
+                        judged_by = Some(failed);
+                        state
+                    }
+                }
+            }
         };
-        let good = match trigger.memory.last_sample != before.last_sample {
+        let last_sample = trigger.memory.last_sample;
+        let good = match last_sample.is_some() && last_sample != before.last_sample {
             false => None,
             true => Some(matches!(trigger.memory.state, TriggerState::Ok | TriggerState::Recovering { .. })),
         };
@@ -119,7 +139,8 @@ async fn take_in(
         if let Some(state) = state
             && worth_writing(trigger, &state, at)
         {
-            let evidence = Evidence::of(&trigger.rule, query, &before, &reading, baseline, at);
+            let evidence =
+                Evidence::of(&trigger.rule, query, &before, judged_by.as_ref().unwrap_or(&reading), baseline, at);
             changed.push((trigger.id.clone(), state, trigger.memory.clone(), evidence));
         }
         match blind(&trigger.rule, &trigger.memory, at) {
@@ -167,7 +188,7 @@ fn worth_writing(trigger: &mut Armed, state: &TriggerState, at: Timestamp) -> bo
 enum Guarded {
     Armed,
     Disarmed,
-    Unknown,
+    Unknown { why: String },
 }
 
 /// Judges `when:` over the latest value of each signal it names.
@@ -184,7 +205,9 @@ fn guarded(board: &Board, rule: &Rule) -> Guarded {
     match guard.holds(&given) {
         Ok(true) => Guarded::Armed,
         Ok(false) => Guarded::Disarmed,
-        Err(GuardError::Missing { .. } | GuardError::Failed { .. } | GuardError::Syntax { .. }) => Guarded::Unknown,
+        Err(error @ (GuardError::Missing { .. } | GuardError::Failed { .. } | GuardError::Syntax { .. })) => {
+            Guarded::Unknown { why: error.to_string() }
+        }
     }
 }
 

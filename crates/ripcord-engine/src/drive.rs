@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_core::{
-    About, Action, Before, Body, CaptureId, Check, Component, Cx, Event, Failure, Holds, HostId, Key, Next,
-    Observation, Observe, Outcome, ParkedWhy, Proof, Redo, Run, RunId, RunState, Step, StepId,
+    About, Action, Actor, Before, Body, CaptureId, Check, Component, Cx, Event, Failure, Holds, HostId, Key, Next,
+    ObligationId, Observation, Observe, OutOfOrder, Outcome, ParkedWhy, Place, Proof, Redo, Run, RunId, RunState, Step,
+    StepId, StepState, Verb,
 };
 use tokio::sync::broadcast;
 use tokio::task::{Id, JoinSet};
+use tokio::time::Instant;
 
 use crate::checks::Given;
 use crate::desk::{Desk, Entry, Stop};
@@ -51,6 +54,10 @@ pub struct Driver {
     steps: HashMap<Id, StepId>,
     on_host: BTreeMap<Option<HostId>, u32>,
     told_over_budget: bool,
+    /// Whether every outside system the plan changes is locked.
+    locked: bool,
+    /// When the watch is over by the monotonic clock: a step of the wall clock makes it neither shorter nor longer.
+    watched_until: Option<Instant>,
 }
 
 impl Driver {
@@ -65,6 +72,8 @@ impl Driver {
             steps: HashMap::new(),
             on_host: BTreeMap::new(),
             told_over_budget: false,
+            locked: false,
+            watched_until: None,
         }
     }
 
@@ -93,11 +102,20 @@ impl Driver {
     /// Returns in any of these states; whoever holds the run then decides whether to wait for people. Calls in flight when it is
     /// parked are let finish first, so that what is known is on the record.
     pub async fn drive(&mut self) -> Result<(), Stop> {
+        self.catch_up().await?;
         if self.run.state == RunState::Approved {
             self.start().await?;
         }
         loop {
             self.catch_up().await?;
+            if self.run.state == RunState::Running && !self.locked {
+                self.lock_targets().await?;
+                continue;
+            }
+            if self.run.is_ended() && self.calls.is_empty() {
+                self.locked = false;
+                self.desk.free_targets().await?;
+            }
             if matches!(
                 self.run.state,
                 RunState::Waiting | RunState::Approved | RunState::Parked(_) | RunState::Ended(_)
@@ -117,15 +135,109 @@ impl Driver {
     }
 
     async fn start(&mut self) -> Result<(), Stop> {
-        let run = &self.run;
-        self.desk
-            .write(|_, entry| {
+        let inherited = self.inherited().await?;
+        let world = self.desk.world.clone();
+        self.commit(
+            |run| run.state == RunState::Approved,
+            |run, entry| {
                 entry.event(Some(run.id.clone()), run.incident.clone(), Body::Started);
+                for (of, obligation) in inherited {
+                    let verb = Verb::Take { obligation, reason: format!("{} takes it over", run.id) };
+                    entry.event(Some(of), None, Body::Person { by: Actor::Policy, verb });
+                }
                 // Queued before the first effect: whatever becomes of the run, that it began is told.
-                entry.message(tell::about_run(&self.desk.world, run, About::Started, entry.at()));
-            })
-            .await?;
+                entry.message(tell::about_run(&world, run, About::Started, entry.at()));
+            },
+        )
+        .await?;
         Ok(())
+    }
+
+    /// What earlier runs owe at places that this plan switches on.
+    async fn inherited(&self) -> Result<Vec<(RunId, ObligationId)>, Stop> {
+        let on: BTreeSet<&Place> = self
+            .run
+            .plan
+            .steps
+            .iter()
+            .filter(|step| matches!(step.action, Action::Start | Action::Resume))
+            .filter_map(|step| step.place.as_ref())
+            .collect();
+        let world = &self.desk.world;
+        let mut inherited = vec![];
+        for row in world.store.runs(world.app(), 20).await?.into_iter().filter(|row| row.id != self.run.id) {
+            let old = fold(world, &row.id).await?;
+            let ours = old.open_obligations().filter(|open| on.contains(&open.place));
+            inherited.extend(ours.map(|open| (row.id.clone(), open.id.clone())));
+        }
+        Ok(inherited)
+    }
+
+    /// Takes the lease on every outside system the plan changes; where somebody else has one, the run is parked and says who.
+    async fn lock_targets(&mut self) -> Result<(), Stop> {
+        let plan = Arc::clone(&self.run.plan);
+        let mut seen = BTreeSet::new();
+        let acting = plan.steps.iter().filter(|step| step.acts());
+        for (step, target) in acting.filter_map(|step| Some((step, step.target.as_ref()?))) {
+            if !seen.insert(target) {
+                continue;
+            }
+            if let Some(by) = self.desk.take_target(target).await? {
+                self.desk.free_targets().await?;
+                let what = format!(
+                    "its target `{target}` is in use by {} (process {}): {}",
+                    by.actor,
+                    by.pid,
+                    by.doing,
+                    target = target.0
+                );
+                let advice = Some("wait for that to end, or end it, then retry".to_owned());
+                return self.park(ParkedWhy::Failed { step: step.id.clone(), what, advice }).await;
+            }
+        }
+        self.locked = true;
+        Ok(())
+    }
+
+    /// Writes what `draft` makes of the run, unless what was written meanwhile speaks against it: nobody else writes between the
+    /// question and the answer, so that a person's word is never overtaken. Returns whether it was written.
+    pub(crate) async fn commit(
+        &mut self,
+        allowed: impl Fn(&Run) -> bool,
+        draft: impl FnOnce(&Run, &mut Entry),
+    ) -> Result<bool, Stop> {
+        self.catch_up().await?;
+        let desk = Arc::clone(&self.desk);
+        let (run, events) = (&mut self.run, &mut self.events);
+        let mut wrong = None;
+        let mut missed = false;
+        let mut written = false;
+        desk.write(|_, entry| {
+            loop {
+                match events.try_recv() {
+                    Ok(event) => match take(run, &event) {
+                        Ok(()) => {}
+                        Err(error) => return wrong = Some(error),
+                    },
+                    Err(broadcast::error::TryRecvError::Lagged(_)) => return missed = true,
+                    Err(broadcast::error::TryRecvError::Empty | broadcast::error::TryRecvError::Closed) => break,
+                }
+            }
+            if allowed(run) {
+                written = true;
+                draft(run, entry);
+            }
+        })
+        .await?;
+        if let Some(error) = wrong {
+            return Err(error.into());
+        }
+        if missed {
+            // What was missed is read before the next try, which the caller makes: the state it acts by has changed.
+            self.read_anew().await?;
+        }
+        self.catch_up().await?;
+        Ok(written)
     }
 
     /// Takes in every event of this run written so far, by this driver or by a person.
@@ -140,11 +252,7 @@ impl Driver {
     }
 
     pub(crate) fn take_in(&mut self, event: &Event) -> Result<(), Stop> {
-        if event.run.as_ref() == Some(&self.run.id) && event.seq > self.run.seq {
-            self.run.apply(event)?;
-            self.run.seq = event.seq;
-        }
-        Ok(())
+        Ok(take(&mut self.run, event)?)
     }
 
     pub(crate) async fn read_anew(&mut self) -> Result<(), Stop> {
@@ -166,7 +274,11 @@ impl Driver {
         let in_flight: BTreeSet<StepId> = self.steps.values().cloned().collect();
         let was = std::mem::discriminant(&self.run.state);
         let mut wake = None;
+        let now = self.steady(now);
         for next in self.run.next(now, &in_flight) {
+            if was != std::mem::discriminant(&self.run.state) || self.run.paused {
+                return Ok(Flow::Again); // What was begun a moment ago parked it, or a person spoke.
+            }
             match next {
                 Next::Begin { step, attempt } => self.begin(&step, attempt).await?,
                 Next::Resolve { step, attempt, before } => self.resolve(&step, attempt, before).await?,
@@ -198,6 +310,20 @@ impl Driver {
             return Ok(Flow::Again);
         }
         Ok(Flow::Wait(wake))
+    }
+
+    /// The time the watch goes by: as long as it was to last when this process first saw it, whatever the wall clock does.
+    fn steady(&mut self, now: Timestamp) -> Timestamp {
+        let RunState::Watching { until } = self.run.state else { return now };
+        // Whoever takes a watch over sees every signal at least twice before it ends, however late it comes.
+        let intervals = self.desk.world.application.triggers.values().map(|rule| rule.interval);
+        let look = intervals.max().map_or(Duration::ZERO, |interval| interval * 2 + Duration::from_secs(1));
+        let last = ripcord_core::between(now, until).max(look);
+        let over = *self.watched_until.get_or_insert_with(|| Instant::now() + last);
+        match Instant::now() >= over {
+            true => now.max(until),
+            false => now.min(until.checked_sub(jiff::SignedDuration::from_millis(1)).unwrap_or(now)),
+        }
     }
 
     /// The step, and the component that carries it out where it has a place.
@@ -307,7 +433,11 @@ impl Driver {
 
     /// Commits the intent, then acts.
     async fn intend(&mut self, step: &Step, attempt: u32, before: Before) -> Result<(), Stop> {
-        self.write(Body::Intent { step: step.id.clone(), attempt, before: before.clone() }).await?;
+        let intent = Body::Intent { step: step.id.clone(), attempt, before: before.clone() };
+        let begun = self.commit(goes_on, |run, entry| entry.event(Some(run.id.clone()), run.incident.clone(), intent));
+        if !begun.await? {
+            return Ok(()); // Parked, paused or ended while it was looked at: it is as if it had not been looked at.
+        }
         let (step, Some(component)) = self.parts(&step.id)? else { return Ok(()) };
         let cx = self.cx(&step);
         self.call(&step.clone(), async move {
@@ -342,7 +472,13 @@ impl Driver {
 
     /// Waits for a call to end, a person to speak, the next moment that matters, or the end of everything.
     async fn wait(&mut self, wake: Option<Timestamp>) -> Result<(), Stop> {
-        let sleep = wake.map(|when| self.desk.world.clock.until(when).max(std::time::Duration::from_millis(1)));
+        let at_least = Duration::from_millis(1);
+        let sleep = match (&self.run.state, self.watched_until) {
+            (RunState::Watching { .. }, Some(over)) => {
+                Some(over.saturating_duration_since(Instant::now()).max(at_least))
+            }
+            _ => wake.map(|when| self.desk.world.clock.until(when).max(at_least)),
+        };
         let timer = async {
             match sleep {
                 Some(sleep) => tokio::time::sleep(sleep).await,
@@ -392,6 +528,7 @@ impl Driver {
         }
         match did {
             Ok(Did::Looked { attempt, observation }) => self.looked(&step, attempt, observation).await,
+            Ok(Did::TooMuch { .. }) if !goes_on(&self.run) => Ok(()),
             Ok(Did::TooMuch { attempt, why }) => {
                 let before = self.before(&step, None);
                 self.write(Body::Intent { step: step.id.clone(), attempt, before }).await?;
@@ -403,12 +540,35 @@ impl Driver {
                 let redo = component.map_or(Redo::Never, |component| component.capabilities().redo);
                 self.resolved(&step, attempt, before, holds, redo).await
             }
-            Ok(Did::Verified(verdict)) => self.write(Body::Verified { step: step.id.clone(), verdict }).await,
+            Ok(Did::Verified(verdict)) => self.verified(&step, verdict).await,
             Err(why) => self.broke(&step, why).await,
         }
     }
 
+    /// A verdict is written as it is; one that is none parks the run, and people are told in the same breath.
+    async fn verified(&mut self, step: &Step, verdict: Check) -> Result<(), Stop> {
+        let world = self.desk.world.clone();
+        let id = step.id.clone();
+        self.commit(
+            |run| !run.is_ended(),
+            |run, entry| {
+                let body = Body::Verified { step: id.clone(), verdict: verdict.clone() };
+                entry.event(Some(run.id.clone()), run.incident.clone(), body);
+                if let (Check::Inconclusive { why }, RunState::Running) = (verdict, &run.state) {
+                    let mut parked = run.clone();
+                    parked.state = RunState::Parked(ParkedWhy::Inconclusive { step: Some(id), why });
+                    entry.message(tell::about_run(&world, &parked, About::Parked, entry.at()));
+                }
+            },
+        )
+        .await
+        .map(drop)
+    }
+
     async fn looked(&mut self, step: &Step, attempt: u32, observation: Observation) -> Result<(), Stop> {
+        if !goes_on(&self.run) {
+            return Ok(()); // It is looked at anew when the run goes on.
+        }
         match observation.holds {
             Holds::Target => {
                 let found = step.shown.words.clone();
@@ -484,7 +644,7 @@ impl Driver {
     async fn broke(&mut self, step: &Step, why: String) -> Result<(), Stop> {
         let why = format!("an error inside Ripcord: {why}");
         match self.run.steps.get(&step.id) {
-            Some(ripcord_core::StepState::InDoubt { attempt, .. }) => {
+            Some(StepState::InDoubt { attempt, .. }) => {
                 let attempt = *attempt;
                 self.acted(step, attempt, Outcome::Unknown { why: why.clone() }).await?;
                 self.park(ParkedWhy::InDoubt { step: step.id.clone(), found: why }).await
@@ -494,20 +654,18 @@ impl Driver {
     }
 
     pub(crate) async fn park(&mut self, why: ParkedWhy) -> Result<(), Stop> {
-        if matches!(self.run.state, RunState::Parked(_) | RunState::Ended(_)) {
-            return Ok(());
-        }
-        let mut parked = self.run.clone();
-        parked.state = RunState::Parked(why.clone());
-        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
         let world = self.desk.world.clone();
-        self.desk
-            .write(|_, entry| {
-                entry.event(Some(run), incident, Body::Parked { why });
+        self.commit(
+            |run| !matches!(run.state, RunState::Parked(_) | RunState::Ended(_)),
+            |run, entry| {
+                let mut parked = run.clone();
+                parked.state = RunState::Parked(why.clone());
+                entry.event(Some(run.id.clone()), run.incident.clone(), Body::Parked { why });
                 entry.message(tell::about_run(&world, &parked, About::Parked, entry.at()));
-            })
-            .await?;
-        self.catch_up().await
+            },
+        )
+        .await
+        .map(drop)
     }
 
     fn budget_over(&self) -> Option<Timestamp> {
@@ -524,7 +682,8 @@ impl Driver {
         let rung = &self.run.plan.rung;
         let body = Body::Overran { what: format!("level {} ({})", rung.level, rung.name), budget: rung.budget };
         let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
-        let message = tell::about_run(&self.desk.world, &self.run, About::Progress, self.desk.now());
+        let mut message = tell::about_run(&self.desk.world, &self.run, About::Progress, self.desk.now());
+        message.title.push_str(&format!(", and over its budget of {}", ripcord_core::human(self.run.plan.rung.budget)));
         self.desk
             .write(|_, entry| {
                 entry.event(Some(run), incident, body);
@@ -542,6 +701,19 @@ enum Flow {
 
 fn host(step: &Step) -> Option<HostId> {
     step.place.as_ref().and_then(|place| place.host.clone())
+}
+
+fn take(run: &mut Run, event: &Event) -> Result<(), OutOfOrder> {
+    if event.run.as_ref() == Some(&run.id) && event.seq > run.seq {
+        run.apply(event)?;
+        run.seq = event.seq;
+    }
+    Ok(())
+}
+
+/// Whether effects may be begun: not once a person, or a failure beside, has had it stop.
+fn goes_on(run: &Run) -> bool {
+    run.state == RunState::Running && !run.paused
 }
 
 /// Reads a run back from the journal.

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use crate::desk::{Desk, Stop, TakeError, World};
 use crate::office::Office;
-use crate::{Board, detector, outbox};
+use crate::{Board, deploy, detector, outbox};
 
 /// How long a lease lasts without being renewed.
 pub const TTL: Duration = Duration::from_secs(15);
@@ -27,6 +27,11 @@ impl Holding {
         let desk = Desk::take(world, ttl).await?;
         let board = Arc::new(Board::default());
         board.set_baselines(last_baselines(&desk.world).await?);
+        // Before anybody decides by them: what is not remembered counts as not known.
+        board.set_memories(desk.world.store.memories(desk.world.app()).await?);
+        if let Err(why) = deploy::interrupted(&desk).await {
+            desk.stop(why); // What stopped it is found by whoever waits for the end.
+        }
         let mut tasks = JoinSet::new();
         let office = Office::new(&desk, &board);
         let (a, b, c) = (Arc::clone(&desk), Arc::clone(&desk), Arc::clone(&desk));

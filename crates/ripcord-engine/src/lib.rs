@@ -15,6 +15,7 @@ mod office; // from breaches and requests to runs
 mod outbox; // delivers messages
 mod pricing; // what plans cost
 mod propose; // from a wish to a proposal
+mod readiness; // can we go back?
 mod record; // captures and records the present
 mod survey; // looking at every place
 mod tell; // what people are told
@@ -27,6 +28,7 @@ pub use desk::{Desk, Entry, Stop, TakeError, World};
 pub use drive::{Driver, fold, load};
 pub use hold::{Holding, TTL};
 pub use propose::{NoProposal, Proposal, Wanted, propose, rung};
+pub use readiness::{Artefact, Level, PlaceReady, Price, Readiness, Target, readiness};
 pub use record::quarantined;
 pub use survey::{interesting, survey};
 pub use tell::{aim, parked};

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use ripcord_core::{
     About, Actor, Answer, Body, Call, Climb, ComponentId, Decision, Digest, End, Event, Facts, Follows, Incident,
     IncidentId, Known, Ledger, Memory, Name, NoPlan, Purpose, Reading, RunId, RunRow, RunState, Rung, Seq, Severity,
@@ -11,6 +12,7 @@ use ripcord_core::{
 };
 use tokio::sync::broadcast;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::desk::{Desk, Stop};
 use crate::drive::{self, Driver};
@@ -21,6 +23,8 @@ use crate::{Board, tell};
 const REQUESTS: Duration = Duration::from_millis(100);
 /// How often people are told again of what is still off.
 const OWED: Duration = Duration::from_secs(300);
+/// The longest a decision left by an earlier holder waits for signals to be read first.
+const UNREAD: Duration = Duration::from_secs(60);
 
 pub struct Office {
     pub(crate) desk: Arc<Desk>,
@@ -30,11 +34,23 @@ pub struct Office {
     driving: Option<(RunId, JoinHandle<Result<(), Stop>>)>,
     /// The decision the open incident is acted on by.
     decision: Option<(IncidentId, Decision)>,
+    /// What people and checks reported about the open incident beside what it was opened for.
+    pub(crate) reported: BTreeMap<IncidentId, (BTreeSet<Name>, Severity)>,
+    /// Until when an incident taken over waits to be decided on: for signals nobody has read yet.
+    unread_until: Option<Instant>,
 }
 
 impl Office {
     pub fn new(desk: &Arc<Desk>, board: &Arc<Board>) -> Self {
-        Self { desk: Arc::clone(desk), board: Arc::clone(board), events: desk.listen(), driving: None, decision: None }
+        Self {
+            desk: Arc::clone(desk),
+            board: Arc::clone(board),
+            events: desk.listen(),
+            driving: None,
+            decision: None,
+            reported: BTreeMap::new(),
+            unread_until: None,
+        }
     }
 
     /// Works until the desk stops.
@@ -60,6 +76,7 @@ impl Office {
                 why = self.desk.stopped() => return Err(why),
                 event = self.events.recv() => match event {
                     Ok(event) => self.heard(&event).await?,
+                    // What was missed is found in the record, as after a start.
                     Err(broadcast::error::RecvError::Lagged(_)) => self.take_up().await?,
                     Err(broadcast::error::RecvError::Closed) => return Ok(()),
                 },
@@ -67,6 +84,10 @@ impl Office {
                 () = tokio::time::sleep(REQUESTS) => {
                     self.answer_requests().await?;
                     self.escalate().await?;
+                    if self.unread_until.is_some_and(|until| Instant::now() >= until || self.all_read()) {
+                        self.unread_until = None;
+                        self.left_undecided().await?;
+                    }
                 }
                 _ = owed.tick() => self.remind().await?,
             }
@@ -78,23 +99,56 @@ impl Office {
         if let Some(row) = self.open_run().await? {
             self.go_on(&row).await?;
         }
-        if let Some(incident) = self.open_incident().await? {
-            let acted = self
-                .desk
-                .world
-                .store
-                .runs(self.desk.world.app(), 50)
-                .await?
-                .iter()
-                .any(|row| row.incident.as_ref() == Some(&incident.id));
-            match acted {
-                true => {
-                    self.decision = self.last_decision(&incident).await?.map(|decision| (incident.id.clone(), decision))
-                }
-                false => self.consider(&incident).await?,
-            }
-        }
+        // What nobody has read since the start is missing from a decision: it waits for the first readings, not for long.
+        let signals = self.desk.world.application.signals.values();
+        let longest = signals.map(|spec| spec.every + spec.timeout).max().unwrap_or_default();
+        self.unread_until = Some(Instant::now() + longest.min(UNREAD));
         Ok(())
+    }
+
+    fn all_read(&self) -> bool {
+        let application = &self.desk.world.application;
+        let watched = application.triggers.values().map(|rule| &rule.signal).chain(application.figures.values());
+        watched.collect::<BTreeSet<_>>().into_iter().all(|signal| self.board.latest(signal).is_some())
+    }
+
+    /// Takes up what an earlier holder left undecided: a breach without an incident, an incident without a decision, a decision
+    /// that was not carried out, a level that was insufficient and not followed.
+    async fn left_undecided(&mut self) -> Result<(), Stop> {
+        for trigger in self.unheard().await? {
+            self.breached(&trigger).await?;
+        }
+        let Some(incident) = self.open_incident().await? else { return Ok(()) };
+        let runs = self.desk.world.store.runs(self.desk.world.app(), 50).await?;
+        let last = runs.iter().find(|row| row.incident.as_ref() == Some(&incident.id));
+        let decision = self.last_decision(&incident).await?;
+        self.decision = decision.clone().map(|decision| (incident.id.clone(), decision));
+        match (last, decision) {
+            (None, None) => self.consider(&incident).await,
+            // Once no level is left the decision is another, so that people are not called at every start.
+            (None, Some(decision)) if decision.call == Call::Rollback => self.consider(&incident).await,
+            (Some(row), Some(decision))
+                if decision.call == Call::Rollback && row.state == RunState::Ended(End::Insufficient) =>
+            {
+                self.climb(&row.id, &incident.id).await
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// The triggers that are breached and belong to no incident since they are.
+    async fn unheard(&self) -> Result<Vec<TriggerId>, Stop> {
+        let incidents = self.desk.world.store.incidents(self.desk.world.app(), 20).await?;
+        let heard = |id: &TriggerId, since: Timestamp| {
+            let known = |i: &Incident| i.triggers.contains(id) && i.closed.is_none_or(|closed| closed >= since);
+            incidents.iter().any(known)
+        };
+        let memories = self.board.memories().into_iter();
+        let unheard = memories.filter_map(|(id, memory)| match memory.state {
+            TriggerState::Breached { since } if !heard(&id, since) => Some(id),
+            _ => None,
+        });
+        Ok(unheard.collect())
     }
 
     pub(crate) async fn open_run(&self) -> Result<Option<RunRow>, Stop> {
@@ -102,7 +156,7 @@ impl Office {
         Ok(rows.into_iter().find(|row| !matches!(row.state, RunState::Ended(_))))
     }
 
-    async fn open_incident(&self) -> Result<Option<Incident>, Stop> {
+    pub(crate) async fn open_incident(&self) -> Result<Option<Incident>, Stop> {
         let incidents = self.desk.world.store.incidents(self.desk.world.app(), 20).await?;
         Ok(incidents.into_iter().find(|incident| incident.closed.is_none()))
     }
@@ -149,23 +203,72 @@ impl Office {
         // Parked or ended; or a person spoke just as it returned, and it goes on.
         match self.open_run().await? {
             Some(row) => self.go_on(&row).await,
-            None => Ok(()),
+            None => Ok(self.desk.free_targets().await?),
         }
     }
 
     async fn heard(&mut self, event: &Event) -> Result<(), Stop> {
         match &event.body {
             Body::Changed { trigger, state: TriggerState::Breached { .. }, .. } => self.breached(trigger).await,
+            Body::Changed { trigger, state: TriggerState::Ok, .. } => self.recovered(trigger).await,
             Body::Ended { end: End::Insufficient } => match (&event.run, &event.incident) {
                 (Some(run), Some(incident)) => self.climb(run, incident).await,
-                _ => Ok(()),
+                _ => self.undecided().await,
             },
             Body::Answered { .. } | Body::Person { .. } => match self.open_run().await? {
                 Some(row) => self.go_on(&row).await,
-                None => Ok(()),
+                None => {
+                    if self.driving.is_none() {
+                        self.desk.free_targets().await?;
+                    }
+                    self.undecided().await
+                }
             },
+            Body::Ended { .. } => self.undecided().await,
             _ => Ok(()),
         }
+    }
+
+    /// A breach that came while another run was under way has had no decision yet; now nothing is in its way.
+    async fn undecided(&mut self) -> Result<(), Stop> {
+        let Some(incident) = self.open_incident().await? else { return Ok(()) };
+        if self.decision.as_ref().is_some_and(|(of, _)| *of == incident.id) {
+            return Ok(());
+        }
+        match self.last_decision(&incident).await? {
+            Some(decision) => self.decision = Some((incident.id.clone(), decision)),
+            None => self.consider(&incident).await?,
+        }
+        Ok(())
+    }
+
+    /// A signal that recovers by itself while its rollback waits for an answer: whoever is about to answer should know.
+    async fn recovered(&self, trigger: &TriggerId) -> Result<(), Stop> {
+        let Some(row) = self.open_run().await?.filter(|row| row.state == RunState::Waiting) else { return Ok(()) };
+        let Some(incident) = self.open_incident().await?.filter(|open| row.incident.as_ref() == Some(&open.id)) else {
+            return Ok(());
+        };
+        if !incident.triggers.contains(trigger) {
+            return Ok(());
+        }
+        let text = format!("`{trigger}` has recovered by itself while {} waits for approval", row.id);
+        let mut message = tell::about_incident(&self.desk.world, &incident, None, self.desk.now());
+        message.title = format!("{}: {text}", self.desk.world.app());
+        message.body.push_str(&format!("\n{text}: it may not be needed any more."));
+        self.desk
+            .write(|_, entry| {
+                entry.event(None, Some(incident.id.clone()), Body::Noted { by: Actor::Policy, text });
+                entry.message(message);
+            })
+            .await
+            .map(drop)
+    }
+
+    /// Whether nothing that the incident was opened for is wrong any longer.
+    pub(crate) async fn has_recovered(&self, incident: &IncidentId) -> Result<bool, Stop> {
+        let Some(incident) = self.open_incident().await?.filter(|open| open.id == *incident) else { return Ok(false) };
+        let well = |id: &TriggerId| self.board.memory(id).is_some_and(|memory| memory.state == TriggerState::Ok);
+        Ok(!incident.triggers.is_empty() && incident.triggers.iter().all(well))
     }
 
     async fn breached(&mut self, trigger: &TriggerId) -> Result<(), Stop> {
@@ -252,7 +355,7 @@ impl Office {
         if decision.call != Call::Rollback {
             return Ok(());
         }
-        self.climb_from(incident, &decision, None).await
+        self.climb_from(incident, &decision, None, true).await
     }
 
     async fn decided(&self, incident: &Incident) -> Result<Decision, Stop> {
@@ -277,6 +380,7 @@ impl Office {
 
     fn facts(&self, incident: &Incident, memories: &BTreeMap<TriggerId, Memory>) -> Facts {
         let application = &self.desk.world.application;
+        let reported = self.reported.get(&incident.id);
         let open = |id: &&TriggerId| {
             let state = memories.get(*id).map(|memory| &memory.state);
             incident.triggers.contains(*id) || matches!(state, Some(TriggerState::Breached { .. }))
@@ -293,9 +397,10 @@ impl Office {
                 .filter_map(|id| application.triggers.get(id))
                 .map(|rule| rule.issue.clone())
                 .chain(incident.issue.clone())
+                .chain(reported.into_iter().flat_map(|(issues, _)| issues.iter().cloned()))
                 .collect(),
             figures: figures.collect(),
-            severity: Some(incident.severity),
+            severity: reported.map(|(_, severity)| *severity).into_iter().chain([incident.severity]).min(),
             breaches,
         }
     }
@@ -314,6 +419,20 @@ impl Office {
         Ok(false)
     }
 
+    /// Whether a level of this ladder was already climbed by itself for this release or incident: the record takes one only.
+    async fn rivalled(&self, plan: &ripcord_core::Plan, incident: &Incident) -> Result<bool, Stop> {
+        let world = &self.desk.world;
+        for row in world.store.runs(world.app(), 50).await? {
+            let run = drive::load(&self.desk, &row.id).await?;
+            let same =
+                row.incident.as_ref() == Some(&incident.id) || (plan.from.is_some() && run.plan.from == plan.from);
+            if run.automatic && same && run.plan.rung.level == plan.rung.level {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
     /// A rung was insufficient: the next one, where there is one, by itself only where the policy lets it.
     async fn climb(&mut self, run: &RunId, incident: &IncidentId) -> Result<(), Stop> {
         let Some(incident) = self.open_incident().await?.filter(|open| open.id == *incident) else { return Ok(()) };
@@ -322,12 +441,22 @@ impl Office {
         }
         let Some((_, decision)) = self.decision.clone() else { return Ok(()) };
         let run = drive::load(&self.desk, run).await?;
-        self.climb_from(&incident, &decision, Some(&run.plan.rung)).await
+        if run.plan.purpose != Purpose::Rollback {
+            return Ok(()); // Whoever undid something did not ask for more of it.
+        }
+        // What a person began, a person takes further.
+        self.climb_from(&incident, &decision, Some(&run.plan.rung), run.automatic).await
     }
 
     /// Proposes the lowest rung above `last` that has anything to do.
-    async fn climb_from(&mut self, incident: &Incident, decision: &Decision, last: Option<&Rung>) -> Result<(), Stop> {
-        let mut allowed = decision.automatic && last.is_none_or(|last| last.climb == Climb::Automatic);
+    async fn climb_from(
+        &mut self,
+        incident: &Incident,
+        decision: &Decision,
+        last: Option<&Rung>,
+        by_itself: bool,
+    ) -> Result<(), Stop> {
+        let mut allowed = decision.automatic && by_itself && last.is_none_or(|last| last.climb == Climb::Automatic);
         let above: Vec<Rung> =
             decision.ladder.iter().filter(|rung| last.is_none_or(|last| rung.level > last.level)).cloned().collect();
         for rung in above {
@@ -350,16 +479,18 @@ impl Office {
         self.call_people(incident, what, decision).await
     }
 
-    async fn call_people(&self, incident: &Incident, what: String, decision: &Decision) -> Result<(), Stop> {
+    async fn call_people(&mut self, incident: &Incident, what: String, decision: &Decision) -> Result<(), Stop> {
         let mut decision = decision.clone();
         decision.automatic = false;
         decision.call = Call::Investigate;
         decision.reasons = vec![what.clone()];
         let message = tell::about_incident(&self.desk.world, incident, Some(&decision), self.desk.now());
         let id = incident.id.clone();
+        self.decision = Some((id.clone(), decision.clone()));
         self.desk
             .write(|_, entry| {
-                entry.event(None, Some(id), Body::Noted { by: Actor::Policy, text: what });
+                entry.event(None, Some(id.clone()), Body::Noted { by: Actor::Policy, text: what });
+                entry.event(None, Some(id), Body::Decided { decision: Box::new(decision) });
                 entry.message(message);
             })
             .await
@@ -373,7 +504,8 @@ impl Office {
         proposal: Proposal,
         allowed: bool,
     ) -> Result<(), Stop> {
-        let automatic = allowed && proposal.attended.is_none();
+        let plan = &proposal.priced.plan;
+        let automatic = allowed && proposal.attended.is_none() && !self.rivalled(plan, incident).await?;
         let offer = Offer {
             by: Actor::Policy,
             incident: Some(incident.id.clone()),
@@ -446,7 +578,8 @@ impl Office {
         let run = drive::load(&self.desk, &row.id).await?;
         let Some(answer_by) = run.answer_by else { return Ok(()) };
         let now = self.desk.now();
-        let within = run.authority.answer_within.max(Duration::from_secs(1));
+        // Where nobody is named the answer is late at once; asking every second would only teach people not to listen.
+        let within = run.authority.answer_within.max(Duration::from_secs(60));
         let reminders = run.reminders;
         let due = ripcord_core::after(answer_by, within.saturating_mul(reminders));
         if now < due {

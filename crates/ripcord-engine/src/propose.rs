@@ -1,6 +1,6 @@
 //! From a wish to a proposal: survey, plan, check against the laws, price.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use ripcord_core::{
@@ -62,7 +62,12 @@ pub async fn propose(world: &World, wanted: &Wanted) -> Result<Proposal, NoPropo
             lawful(world, &ledger, Some(release), &target, rung, Purpose::Rollback, *partial).await
         }
         Wanted::Undo { of } => {
-            let run = fold(world, of).await?;
+            let run = match fold(world, of).await {
+                Err(Stop::Missing { what }) => {
+                    return Err(NoProposal::NoUndo { of: of.clone(), why: format!("the record has no {what}") });
+                }
+                run => run?,
+            };
             let (target, rung) = undo(world, &run).await?;
             lawful(world, &ledger, None, &target, &rung, Purpose::Undo { of: of.clone() }, true).await
         }
@@ -89,6 +94,7 @@ async fn lawful(
         rung,
         purpose,
         partial,
+        owed: owed(world).await?,
     };
     let planned = plan(&asked)?;
     let broken = check(&planned.plan);
@@ -98,6 +104,19 @@ async fn lawful(
     let attended = attended(world, &planned.plan);
     let priced = pricing::priced(world, planned, &seen).await?;
     Ok(Proposal { priced, seen, attended })
+}
+
+/// How many past runs are asked for what they left off.
+const RUNS: usize = 20;
+
+/// What earlier runs switched off and nobody has switched on or taken over.
+async fn owed(world: &World) -> Result<BTreeSet<Place>, NoProposal> {
+    let mut owed = BTreeSet::new();
+    for row in world.store.runs(world.app(), RUNS).await? {
+        let run = fold(world, &row.id).await?;
+        owed.extend(run.open_obligations().map(|open| open.place.clone()));
+    }
+    Ok(owed)
 }
 
 /// Why this plan may not run unattended (laws 4 and 3).

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ripcord_core::{Inventory, Ledger, Place, Release, Seen, Survey, TargetId, Wanted};
+use ripcord_core::{AppId, Inventory, Ledger, Place, Release, Seen, Survey, TargetId, Wanted};
 use tokio::task::JoinSet;
 
 use crate::World;
@@ -23,7 +23,7 @@ pub async fn survey(world: &World, interesting: &[&Release]) -> Inventory {
         let cx = world.cx(LOOK);
         looking.spawn(async move {
             let surveyed = tokio::time::timeout(LOOK, component.survey(&cx, &place, &wanted)).await;
-            surveyed.unwrap_or_else(|_| unreachable(&place, "it did not answer within 60 s"))
+            surveyed.unwrap_or_else(|_| unreachable(&cx.app, &place, "it did not answer within 60 s"))
         });
     }
     let mut surveys = BTreeMap::new();
@@ -34,13 +34,16 @@ pub async fn survey(world: &World, interesting: &[&Release]) -> Inventory {
         }
     }
     for place in world.application.places() {
-        surveys.entry(place.clone()).or_insert_with(|| unreachable(&place, "looking at it failed inside Ripcord"));
+        surveys
+            .entry(place.clone())
+            .or_insert_with(|| unreachable(world.app(), &place, "looking at it failed inside Ripcord"));
     }
     Inventory { at: world.clock.now(), surveys }
 }
 
-fn unreachable(place: &Place, why: &str) -> Survey {
-    let target = TargetId(format!("unknown:{place}"));
+fn unreachable(app: &AppId, place: &Place, why: &str) -> Survey {
+    // Nothing is known of what it is, so the name it is locked by must meet no other's.
+    let target = TargetId(format!("unknown:{}/{}/{place}", app.application, app.environment));
     Survey::new(place.clone(), Seen::Unreachable { why: why.to_owned() }, target)
 }
 

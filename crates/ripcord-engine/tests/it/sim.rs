@@ -1,4 +1,5 @@
-//! The simulator: random applications, random trouble, kills at every write and every effect; the truth is compared at every stop.
+//! The simulator: random applications, random trouble, kills at every write and every effect, processes that were stopped and wake up
+//! too late, undoing, and old copies of the record put back; the truth is compared at every stop.
 //!
 //! `RIPCORD_SIM_SEEDS=100000 cargo test -p ripcord-engine sim` runs more of it, `RIPCORD_SIM_SEED=42` one seed alone. A seed that ever
 //! failed is kept in `seeds.txt` and replayed first.
@@ -230,7 +231,7 @@ async fn live(seed: u64) -> Result<(), String> {
     };
     let plan = load(&desk, &id).await.map_err(|e| e.to_string())?.plan;
     universe.with(|truth| {
-        truth.trouble = Trouble { fails: 5, fails_for_good: 2, unknown: 6, hangs: 3, tears: 3, kills: 6, blind: 4 };
+        truth.trouble = TROUBLE;
         for step in plan.steps.iter().filter(|step| matches!(step.action, Action::Restore { .. })) {
             let place = step.place.clone().unwrap();
             let stops = step.needs.iter().filter_map(|need| plan.step(need)).filter(|s| s.action == Action::Stop);
@@ -238,7 +239,7 @@ async fn live(seed: u64) -> Result<(), String> {
         }
     });
     drop(desk);
-    let outcome = carry_on(&made, &universe, &store, &id).await;
+    let outcome = whole_life(&made, &universe, &store, &id, &mut dice).await;
     let violations = universe.with(|truth| std::mem::take(&mut truth.violations));
     match (outcome, violations.is_empty()) {
         (Ok(()), true) => Ok(()),
@@ -248,20 +249,117 @@ async fn live(seed: u64) -> Result<(), String> {
     }
 }
 
+const TROUBLE: Trouble = Trouble { fails: 5, fails_for_good: 2, unknown: 6, hangs: 3, tears: 3, kills: 6, blind: 4 };
+
+/// The run, and for some seeds what may come after it: it is undone, or an old copy of the record is put back and carried on.
+async fn whole_life(
+    made: &Made,
+    universe: &Universe,
+    store: &MemoryStore,
+    id: &RunId,
+    dice: &mut Dice,
+) -> Result<(), String> {
+    carry_on(made, universe, store, id, dice).await?;
+    match dice.below(4) {
+        0 => undone(made, universe, store, id, dice).await,
+        1 => {
+            let old = old_copy(made, universe, store, dice).await?;
+            // What was done under a key is done again under it: the record that said so is lost. It is looked at first all the same.
+            universe.with(|truth| {
+                truth.effects.clear();
+                truth.trouble = TROUBLE;
+            });
+            carry_on(made, universe, &old, id, dice).await.map_err(|why| format!("on an old copy of the record: {why}"))
+        }
+        _ => Ok(()),
+    }
+}
+
+async fn free_desk(world: &World) -> Arc<Desk> {
+    loop {
+        match Desk::take(world.clone(), Duration::from_secs(15)).await {
+            Ok(desk) => return desk,
+            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await, // The dead one's lease runs out.
+        }
+    }
+}
+
+async fn undone(
+    made: &Made,
+    universe: &Universe,
+    store: &MemoryStore,
+    of: &RunId,
+    dice: &mut Dice,
+) -> Result<(), String> {
+    let store = store.clone().with_faults(|_| Fault::None).restart();
+    universe.with(|truth| truth.trouble = Trouble::default());
+    let desk = free_desk(&world(made, universe, store.clone())).await;
+    let wanted = Wanted::Undo { of: of.clone() };
+    let id = match propose(&desk.world, &wanted).await {
+        Ok(_) => approved(&desk, &wanted).await.map_err(|e| e.to_string())?,
+        // Nothing was captured because nothing had to be changed.
+        Err(
+            ripcord_engine::NoProposal::NoUndo { .. } | ripcord_engine::NoProposal::NoPlan(NoPlan::NothingToDo { .. }),
+        ) => {
+            return Ok(());
+        }
+        Err(error) => return Err(format!("it cannot be undone: {error}")),
+    };
+    universe.with(|truth| truth.trouble = TROUBLE);
+    drop(desk);
+    carry_on(made, universe, &store, &id, dice).await.map_err(|why| format!("while it was undone: {why}"))
+}
+
+/// The record as it was at some moment after the run was proposed: the world is ahead of it.
+async fn old_copy(
+    made: &Made,
+    universe: &Universe,
+    store: &MemoryStore,
+    dice: &mut Dice,
+) -> Result<MemoryStore, String> {
+    let world = world(made, universe, store.restart());
+    let events = world.store.read(world.app(), Seq(0), 100_000).await.map_err(|e| e.to_string())?;
+    let proposed = events.iter().position(|event| matches!(event.body, Body::Proposed { .. })).unwrap_or_default();
+    let keep = proposed + 1 + dice.below((events.len() - proposed - 1) as u64) as usize;
+    let base = tokio::time::Instant::now();
+    let old = MemoryStore::new().with_clock(Arc::new(move || 1_900_000_000.0 + base.elapsed().as_secs_f64()));
+    let desk = free_desk(&World { store: Arc::new(old.clone()), ..world.clone() }).await;
+    for event in &events[..keep] {
+        let plan: Option<Plan> = match &event.body {
+            Body::Proposed { plan, .. } => ripcord_engine::read_plan(&world, plan).await.map_err(|e| e.to_string())?,
+            _ => None,
+        };
+        desk.write(|_, entry| {
+            if let Some(plan) = &plan {
+                entry.blob(plan);
+            }
+            entry.event(event.run.clone(), event.incident.clone(), event.body.clone());
+        })
+        .await
+        .map_err(|e| e.to_string())?;
+    }
+    desk.leave().await.map_err(|e| e.to_string())?;
+    Ok(old)
+}
+
 /// Starts a process, lets it be killed, starts the next, until the run has ended.
-async fn carry_on(made: &Made, universe: &Universe, store: &MemoryStore, id: &RunId) -> Result<(), String> {
+async fn carry_on(
+    made: &Made,
+    universe: &Universe,
+    store: &MemoryStore,
+    id: &RunId,
+    dice: &mut Dice,
+) -> Result<(), String> {
     for life in 0..200 {
         if life > 25 {
             universe.with(|truth| truth.trouble = Trouble::default());
         }
         let store = store.restart();
         let world = world(made, universe, store.clone());
-        let desk = loop {
-            match Desk::take(world.clone(), Duration::from_secs(15)).await {
-                Ok(desk) => break desk,
-                Err(_) => tokio::time::sleep(Duration::from_secs(1)).await, // The dead one's lease runs out.
-            }
-        };
+        let desk = free_desk(&world).await;
+        if life < 25 && dice.chance(10) {
+            continue; // Killed before it did anything: the lease it took runs out unused.
+        }
         let keeper = tokio::spawn({
             let desk = Arc::clone(&desk);
             async move { desk.keep().await }
@@ -277,6 +375,10 @@ async fn carry_on(made: &Made, universe: &Universe, store: &MemoryStore, id: &Ru
         };
         keeper.abort();
         let run = driver.run.clone();
+        if lived.is_none() && dice.chance(30) {
+            // Not dead but stopped, and woken up when somebody else has the lease: it may finish its sentence, and is not heard.
+            tokio::spawn(async move { driver.drive().await });
+        }
         match lived {
             None | Some(Err(_)) => continue, // Killed, or the store failed it: the next one reads the journal.
             Some(Ok(())) => {}
@@ -286,7 +388,10 @@ async fn carry_on(made: &Made, universe: &Universe, store: &MemoryStore, id: &Ru
             return Err(format!("off and on no list: {}", forgotten.join(", ")));
         }
         match &run.state {
-            RunState::Ended(End::Succeeded) => return arrived(universe, &run),
+            RunState::Ended(End::Succeeded) => {
+                let _ = desk.leave().await;
+                return arrived(universe, &run);
+            }
             RunState::Parked(_) => {
                 // A person mends what is torn, and has it tried again.
                 universe.with(|truth| truth.real.values_mut().for_each(|real| real.torn = false));
@@ -332,8 +437,17 @@ fn sim_converges_or_parks_with_everything_on_the_list() {
         include_str!("seeds.txt").lines().filter_map(|line| line.split_whitespace().next()?.parse().ok()).collect();
     let seeds: Vec<u64> = match number("RIPCORD_SIM_SEED") {
         Some(seed) => vec![seed],
-        None => kept.into_iter().chain(0..number("RIPCORD_SIM_SEEDS").unwrap_or(2_000)).collect(),
+        None => kept.into_iter().chain(0..number("RIPCORD_SIM_SEEDS").unwrap_or(1_000)).collect(),
     };
-    let failed: Vec<String> = seeds.into_iter().filter_map(|seed| simulate(seed).err()).take(5).collect();
+    // Seeds share nothing, so every processor takes its part.
+    let workers = std::thread::available_parallelism().map_or(2, std::num::NonZero::get);
+    let part = |n: usize| -> Vec<String> {
+        seeds.iter().skip(n).step_by(workers).filter_map(|seed| simulate(*seed).err()).take(5).collect()
+    };
+    let part = &part;
+    let failed: Vec<String> = std::thread::scope(|scope| {
+        let parts: Vec<_> = (0..workers).map(|n| scope.spawn(move || part(n))).collect();
+        parts.into_iter().flat_map(|part| part.join().expect("a seed panicked")).collect()
+    });
     assert!(failed.is_empty(), "keep these in seeds.txt:\n{}", failed.join("\n"));
 }

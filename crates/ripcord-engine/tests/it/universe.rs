@@ -64,6 +64,15 @@ pub struct Truth {
     /// The processes that must be off while a place is restored.
     pub readers: BTreeMap<Place, BTreeSet<Place>>,
     pub applied: u64,
+    /// Steps that fail for good whenever they are begun.
+    pub refuses: BTreeSet<String>,
+    /// How long steps take, where it is not up to the dice.
+    pub takes: BTreeMap<String, Duration>,
+    /// Steps being carried out, and the most there ever were at once.
+    pub busy: u32,
+    pub busiest: u32,
+    /// Revisions that can no longer be had.
+    pub gone: BTreeSet<String>,
 }
 
 #[derive(Clone)]
@@ -84,6 +93,11 @@ impl Universe {
             trouble: Trouble::default(),
             readers: BTreeMap::new(),
             applied: 0,
+            refuses: BTreeSet::new(),
+            takes: BTreeMap::new(),
+            busy: 0,
+            busiest: 0,
+            gone: BTreeSet::new(),
         };
         Self { truth: Arc::new(Mutex::new(truth)), killed: Arc::new(Notify::new()) }
     }
@@ -98,6 +112,30 @@ pub struct Fake {
     pub universe: Universe,
     pub capabilities: Capabilities,
     pub major: u16,
+}
+
+/// Counts the effects being carried out, also of those that are dropped.
+struct Busy<'a>(Option<&'a Universe>);
+
+impl<'a> Busy<'a> {
+    fn new(universe: &'a Universe, step: &Step) -> Self {
+        if !step.acts() {
+            return Self(None);
+        }
+        universe.with(|truth| {
+            truth.busy += 1;
+            truth.busiest = truth.busiest.max(truth.busy);
+        });
+        Self(Some(universe))
+    }
+}
+
+impl Drop for Busy<'_> {
+    fn drop(&mut self) {
+        if let Some(universe) = self.0 {
+            universe.with(|truth| truth.busy -= 1);
+        }
+    }
 }
 
 enum Luck {
@@ -196,6 +234,9 @@ impl Fake {
             }
             real.torn = false;
             let mut proof = Proof::of("done");
+            if step.destroys == Destroys::GivesUp {
+                proof.lost = Some(Loss { other: vec!["what was written since".into()], ..Loss::none() });
+            }
             match &step.action {
                 Action::Restore { to: Revision::Exact(to), .. } => real.revision = to.0.clone(),
                 Action::Restore { to: Revision::Absent, .. } => real.revision = String::new(),
@@ -255,8 +296,11 @@ impl Component for Fake {
                 survey.running = Some(real.on);
                 survey.instance = Some(real.instance.to_string());
             }
-            survey.available =
-                wanted.iter().map(|w| (w.clone(), Available::Here { how: "made of thin air".into() })).collect();
+            let had = |w: &Wanted| match self.universe.with(|truth| truth.gone.contains(&w.revision.short())) {
+                true => Available::Missing { why: "somebody deleted it".into() },
+                false => Available::Here { how: "made of thin air".into() },
+            };
+            survey.available = wanted.iter().map(|w| (w.clone(), had(w))).collect();
             survey
         })
     }
@@ -294,8 +338,15 @@ impl Component for Fake {
     fn apply<'a>(&'a self, _: &'a Cx, step: &'a Step, before: &'a Before) -> Fut<'a, Outcome> {
         Box::pin(async move {
             // Effects take time, so that steps really run beside each other.
-            let takes = self.universe.with(|truth| truth.dice.below(400));
-            tokio::time::sleep(Duration::from_millis(takes)).await;
+            let takes = self.universe.with(|truth| {
+                let dice = Duration::from_millis(truth.dice.below(400));
+                truth.takes.get(&step.id.0).copied().unwrap_or(dice)
+            });
+            let _busy = Busy::new(&self.universe, step);
+            tokio::time::sleep(takes).await;
+            if self.universe.with(|truth| truth.refuses.contains(&step.id.0)) {
+                return Outcome::Failed(Failure::never("it refuses"));
+            }
             if matches!(step.action, Action::Prove { .. }) {
                 return Outcome::Done(Proof::of("there"));
             }
