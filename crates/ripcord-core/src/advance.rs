@@ -16,6 +16,9 @@ use jiff::Timestamp;
 
 use crate::{Clear, Condition, Hold, Memory, Missing, Reading, Rule, Sample, TriggerState, between, human};
 
+/// Moments are kept to the millisecond, so that five readings 200 ms apart may seem 999 ms apart: not a reason to wait for a sixth.
+const RESOLUTION: Duration = Duration::from_millis(1);
+
 /// Takes a reading in at `at`. Returns what to remember, and the new state where it changed.
 pub fn advance(
     rule: &Rule,
@@ -353,7 +356,7 @@ impl Memory {
         let (onset, full) = match rule.hold {
             Hold::For { at_least } => {
                 let onset = verdict.bad.then(|| self.onset.unwrap_or(verdict.at));
-                (onset, onset.is_some_and(|onset| between(onset, verdict.at) >= at_least))
+                (onset, onset.is_some_and(|onset| between(onset, verdict.at) + RESOLUTION >= at_least))
             }
             Hold::Times { count, .. } => (first_bad(), self.recent.len() >= count.max(1) as usize),
             Hold::Of { k, .. } => {

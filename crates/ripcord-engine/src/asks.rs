@@ -267,7 +267,11 @@ impl Office {
         };
         let taking = matches!(verb, Verb::Take { .. });
         if run.is_ended() && !taking {
-            return Ok(Err(refuse(format!("{id} has ended: {}", in_words(&run.state)))));
+            if verb == Verb::Resume {
+                // It went on by itself the moment somebody took the lease, and is done: that is what was asked for.
+                return done(format!("{id} has ended: `ripcord status` shows how"));
+            }
+            return Ok(Err(refuse(format!("{id} has ended"))));
         }
         let steps = matches!(verb, Verb::Retry { .. } | Verb::Skip { .. } | Verb::Done { .. });
         if steps && !matches!(run.state, RunState::Running | RunState::Parked(_)) {

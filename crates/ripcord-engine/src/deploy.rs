@@ -6,7 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use ripcord_core::{
     Actor, Body, Check, Cx, End, Event, Follows, Incident, Origin, Release, ReleaseId, RunId, RunState, Severity,
-    Standing, TriggerState, Verdict, after, between,
+    Standing, TriggerState, Verdict,
 };
 use tokio::sync::broadcast;
 use tokio::task::JoinSet;
@@ -326,7 +326,8 @@ async fn observe(desk: &Desk, release: Release) -> Result<Result<Release, (Relea
             return Ok(Err((id, why)));
         }
     };
-    let release = Release { map, standing: Standing::Live, at: desk.now(), ..release };
+    // It keeps the moment its deployment began: what turned bad after that may be its doing, whenever we had looked at it.
+    let release = Release { map, standing: Standing::Live, ..release };
     desk.note(Body::Recorded { release: Box::new(release.clone()) }).await?;
     Ok(Ok(release))
 }
@@ -397,7 +398,7 @@ async fn bake(
     mut events: broadcast::Receiver<Arc<Event>>,
 ) -> Result<Deployed, Stop> {
     // By the monotonic clock: a step of the wall clock neither bakes a release nor keeps it in the oven.
-    let until = Instant::now() + between(desk.now(), after(release.at, desk.world.application.policy.bake));
+    let until = Instant::now() + desk.world.application.policy.bake;
     let mut left_alone: Option<Instant> = None;
     loop {
         if let Some(ended) = gone_wrong(desk, release).await? {

@@ -85,7 +85,9 @@ impl Stage {
         chapter("A shop: a web server over SQLite, an .env with toggles, a flag file. Its configuration is checked.");
         self.ripcord(&["check"], DONE, say).await?;
 
-        chapter("v1.0.0 is deployed by the shop's own script. Ripcord captures what was there, verifies, and lets it bake to good.");
+        chapter(
+            "v1.0.0 is deployed by the shop's own script. Ripcord captures what was there, verifies, and lets it bake to good.",
+        );
         shop::write_release(&self.dir.join("shop/releases").join(GOOD), GOOD, Fault::None)?;
         // Customers come as soon as there is a shop, which is while it bakes.
         let deploy = self.ripcord(&["deploy", "--version", GOOD, "--", "./deploy.sh", GOOD], DONE, say);
@@ -109,7 +111,9 @@ impl Stage {
 
     async fn bad_release(&self, load: &RunningLoad, say: &(dyn Fn(Line) + Sync)) -> Result<(), DemoError> {
         let chapter = |text: &str| say(Line::Chapter { text: text.to_owned() });
-        chapter("v1.1.0 has a fault in its checkout. Watch: pending, breached, level 1 (a toggle) is not enough, level 2 is.");
+        chapter(
+            "v1.1.0 has a fault in its checkout. Watch: pending, breached, level 1 (a toggle) is not enough, level 2 is.",
+        );
         shop::write_release(&self.dir.join("shop/releases").join(BAD), BAD, Fault::Checkout)?;
         self.ripcord(&["deploy", "--version", BAD, "--", "./deploy.sh", BAD], ROLLED_BACK, say).await?;
         customers(load, say);
@@ -120,13 +124,17 @@ impl Stage {
 
     async fn bad_data(&self, load: &RunningLoad, say: &(dyn Fn(Line) + Sync)) -> Result<(), DemoError> {
         let chapter = |text: &str| say(Line::Chapter { text: text.to_owned() });
-        chapter("v1.1.0 answers every request, and damages the orders it touches. No automatic run gives data up: people are called.");
+        chapter(
+            "v1.1.0 answers every request, and damages the orders it touches. No automatic run gives data up: people are called.",
+        );
         shop::write_release(&self.dir.join("shop/releases").join(BAD), BAD, Fault::CorruptsData)?;
         self.ripcord(&["deploy", "--version", BAD, "--", "./deploy.sh", BAD], REFUSED, say).await?;
         customers(load, say);
         chapter("The plan says what would be lost, table by table, before anybody consents.");
         self.ripcord(&["plan", "--strategy", "data", "--level", "3"], DONE, say).await?;
-        chapter("A person consents to the loss in words. The rows written since are salvaged beside the restored database.");
+        chapter(
+            "A person consents to the loss in words. The rows written since are salvaged beside the restored database.",
+        );
         let consented = ["rollback", "--strategy", "data", "--level", "3", "--yes", "--confirm", "CONFIRM DATA LOSS"];
         self.ripcord(&consented, DONE, say).await?;
         self.ripcord(&["status"], DONE, say).await
@@ -214,6 +222,11 @@ async fn lines(from: Option<impl tokio::io::AsyncRead + Unpin>, say: &(dyn Fn(Li
 
 fn customers(load: &RunningLoad, say: &(dyn Fn(Line) + Sync)) {
     let c = load.counters();
-    let text = format!("customers so far: {} requests, {} failed or were turned away, p95 {:.0} ms", c.sent, c.failed + c.unreachable, c.p95_ms);
+    let text = format!(
+        "customers so far: {} requests, {} failed or were turned away, p95 {:.0} ms",
+        c.sent,
+        c.failed + c.unreachable,
+        c.p95_ms
+    );
     say(Line::Customers { text });
 }

@@ -65,7 +65,8 @@ pub(super) async fn read(dir: &Path) -> Result<Summary, DemoError> {
         RunState::Ended(End::Superseded) => "superseded".to_owned(),
         other => format!("{other:?}"),
     };
-    let runs: Vec<RunLine> = rows.iter().map(|row| RunLine { id: row.id.to_string(), ended: ended(&row.state) }).collect();
+    let runs: Vec<RunLine> =
+        rows.iter().map(|row| RunLine { id: row.id.to_string(), ended: ended(&row.state) }).collect();
     let clock: Times = times(&since_the_last_release(&events));
     let ms = |duration: Option<Duration>| duration.map(|d| u64::try_from(d.as_millis()).unwrap_or(u64::MAX));
     let lost = events.iter().filter_map(lost).fold(Loss::none(), Loss::and);
@@ -112,11 +113,15 @@ impl Summary {
         lines.push(format!("restored   {} after the decision", said(self.to_restore_ms)));
         lines.push(format!("verified   {} after the restore", said(self.to_verify_ms)));
         lines.push(format!("downtime   {}", said(self.downtime_ms)));
-        lines.push(format!("customers  {} requests, {} failed or were turned away", self.requests, self.requests_failed));
+        lines.push(format!(
+            "customers  {} requests, {} failed or were turned away",
+            self.requests, self.requests_failed
+        ));
         match self.lost.total_rows() {
             0 => lines.push("data       nothing was given up".to_owned()),
             rows => {
-                let tables = self.lost.rows.iter().map(|(table, loss)| format!("{table}: {}", loss.total())).collect::<Vec<_>>();
+                let tables =
+                    self.lost.rows.iter().map(|(table, loss)| format!("{table}: {}", loss.total())).collect::<Vec<_>>();
                 lines.push(format!("data       {rows} rows were given up, with consent ({})", tables.join(", ")));
             }
         }

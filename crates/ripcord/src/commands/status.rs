@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ripcord_core::{CaptureRow, LeaseOn, Ledger, Recorded, Release, RunState, TriggerState};
-use ripcord_engine::{World, interesting, survey};
+use ripcord_engine::{Readiness, World, interesting, readiness, survey};
 
 use crate::args::Common;
 use crate::exit::Exit;
@@ -58,15 +58,18 @@ async fn read(world: &World, look: bool) -> Result<Status, Problem> {
         }
     }
     let good = ledger.last_known_good(at).ok();
-    let seen = match look {
-        true => Some(Live::of(&survey(world, &interesting(&ledger, good)).await, good, vec![])),
-        false => None,
+    let (seen, ready) = match look {
+        true => {
+            let seen = Live::of(&survey(world, &interesting(&ledger, good)).await, good, vec![]);
+            (Some(seen), Some(readiness(world).await?))
+        }
+        false => (None, None),
     };
     Ok(Status {
         app: app.clone(),
         at,
         live: ledger.live().map(|live| Line::of(live, &ledger, at)),
-        back: back(&ledger, &captures, seen.as_ref(), at),
+        back: back(&ledger, &captures, ready.as_ref(), at),
         triggers,
         triggers_ok,
         triggers_unknown,
@@ -80,21 +83,18 @@ async fn read(world: &World, look: bool) -> Result<Status, Problem> {
 }
 
 /// Can we go back? By the record, and by what was seen where somebody looked.
-fn back(ledger: &Ledger, captures: &[CaptureRow], seen: Option<&Live>, at: Timestamp) -> Back {
+fn back(ledger: &Ledger, captures: &[CaptureRow], ready: Option<&Readiness>, at: Timestamp) -> Back {
     let good = match ledger.last_known_good(at) {
         Ok(good) => good,
         Err(why) => return Back { answer: Answer::No, to: None, why: why.to_string(), captures: vec![] },
     };
     let held = held(good, captures);
     let spoiled = held.iter().filter(|held| held.problem.is_some()).count();
-    let missing = seen.is_some_and(|seen| {
-        seen.places.iter().any(|line| matches!(line.target, Some(ripcord_core::Available::Missing { .. })))
-    });
-    let (answer, found) = match (spoiled, missing, seen.is_some()) {
-        (0, false, true) => (Answer::Yes, "seen to be all there".to_owned()),
-        (0, false, false) => (Answer::Yes, "by the record; `--live` looks".to_owned()),
-        (0, true, _) => (Answer::No, "not everything it needs is there".to_owned()),
-        (n, _, _) => (Answer::No, format!("{} cannot be relied on", crate::words::count(n as u64, "capture"))),
+    let (answer, found) = match (spoiled, ready) {
+        (0, Some(ready)) if ready.is_ready() => (Answer::Yes, "seen to be all there".to_owned()),
+        (_, Some(ready)) => (Answer::No, ready.blockers.join("; ")),
+        (0, None) => (Answer::Yes, "by the record; `--live` looks".to_owned()),
+        (n, None) => (Answer::No, format!("{} cannot be relied on", crate::words::count(n as u64, "capture"))),
     };
     let why = format!("{} ({}), the last known good, {found}", good.version, good.id);
     Back { answer, to: Some(Line::of(good, ledger, at)), why, captures: held }
