@@ -77,7 +77,7 @@ pub enum Command {
     /// Shows it all in about a minute: a shop under load is deployed, goes bad, and is taken back.
     Demo {
         /// `release`: a toggle is not enough, code goes back. `data`: orders are damaged, the database goes back.
-        #[arg(default_value = "release")]
+        #[arg(long, default_value = "release", value_name = "release|data")]
         scenario: Scenario,
         /// Leaves everything running, in this directory.
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]

@@ -5,6 +5,8 @@
 mod bed; // a small application to deploy and take back
 mod crash; // killed and interrupted in the middle
 mod data; // what would be lost
+#[cfg(feature = "real")]
+mod demo; // both stories of the demonstration, in real time
 mod deploys; // deployments, good and bad
 mod kills; // kill -9 at each event of a run
 mod people; // approvals, watching, incidents
