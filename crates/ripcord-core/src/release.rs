@@ -138,7 +138,7 @@ impl Ledger {
     ///
     /// `at` is the moment of the question: a release judged good only later does not count. A release of the live version
     /// or of a quarantined one is passed over. Whether its artefacts are still there is the survey's to say; see
-    /// [`crate::plan`].
+    /// [`crate::plan()`].
     /// # Errors
     /// [`NoTarget`] lists each release passed over with the reason, newest first.
     pub fn last_known_good(&self, at: Timestamp) -> Result<&Release, NoTarget> {
