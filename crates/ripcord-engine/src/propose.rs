@@ -4,8 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use ripcord_core::{
-    Application, Asked, Broken, CapturePurpose, Climb, ComponentId, Inventory, Ledger, Means, Name, NoPlan, NoTarget,
-    Observe, Place, Plan, Priced, Purpose, Recorded, Release, Run, RunId, Rung, StoreError, Target, check, plan,
+    Action, Application, Asked, Broken, CapturePurpose, CaptureRef, Climb, ComponentId, Inventory, Ledger, Means, Name,
+    NoPlan, NoTarget, Observe, Place, Plan, Priced, Purpose, Recorded, Release, Run, RunId, Rung, StoreError, Target,
+    check, plan,
 };
 
 use crate::desk::Stop;
@@ -101,7 +102,10 @@ async fn lawful(
     if !broken.is_empty() {
         return Err(NoProposal::Unlawful(broken));
     }
-    let attended = attended(world, &planned.plan);
+    let attended = match attended(world, &planned.plan) {
+        Some(why) => Some(why),
+        None => unproven(world, &planned.plan).await?,
+    };
     let priced = pricing::priced(world, planned, &seen).await?;
     Ok(Proposal { priced, seen, attended })
 }
@@ -130,6 +134,25 @@ fn attended(world: &World, plan: &Plan) -> Option<String> {
         (component.capabilities().observe == Observe::No).then(|| place.clone())
     });
     blind.map(|place| format!("what happens at `{place}` cannot be observed"))
+}
+
+/// The capture the plan relies on that was not shown to be restorable as far as the policy asks of a run without a person.
+async fn unproven(world: &World, plan: &Plan) -> Result<Option<String>, StoreError> {
+    let least = world.application.policy.automatic_proof;
+    let rows = world.store.captures(world.app()).await?;
+    let relied_on = plan.steps.iter().filter_map(|step| match &step.action {
+        Action::Restore { from: Some(CaptureRef::Known(capture)), .. } => Some(capture),
+        _ => None,
+    });
+    for capture in relied_on {
+        match rows.iter().find(|row| row.id == *capture) {
+            Some(row) if row.made.proof >= least && row.spoiled.is_none() => {}
+            Some(row) if row.spoiled.is_some() => return Ok(Some(format!("{capture} was found not to be restorable"))),
+            Some(_) => return Ok(Some(format!("{capture} was not proven as far as `policy.automatic-proof` asks"))),
+            None => return Ok(Some(format!("{capture} is not on record"))),
+        }
+    }
+    Ok(None)
 }
 
 /// The state captured before a run, as something to go to.
