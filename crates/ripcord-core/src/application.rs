@@ -117,6 +117,9 @@ pub struct Policy {
     /// What is set aside is kept this long.
     #[serde(with = "crate::ms", rename = "keep_aside_ms")]
     pub keep_aside: Duration,
+    /// How often a capture that somebody may have to go back to is read back.
+    #[serde(with = "crate::ms", rename = "prove_every_ms")]
+    pub prove_every: Duration,
     /// How long a deployment measures every signal for what is normal, right before it runs its command.
     #[serde(with = "crate::ms", rename = "baseline_ms")]
     pub baseline: Duration,
@@ -135,6 +138,7 @@ impl Default for Policy {
             automatic_proof: ProofLevel::ReadBack,
             keep_captures: minutes(30 * 24 * 60),
             keep_aside: minutes(7 * 24 * 60),
+            prove_every: minutes(24 * 60),
             baseline: Duration::from_secs(30),
         }
     }

@@ -185,10 +185,11 @@ pub struct CannotPlan {
 
 /// What a call to a component is made with. `limit` is the longest the call may take: the engine gives up on it then, and
 /// whatever it had begun counts as unknown.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Cx {
     pub app: AppId,
     pub now: Timestamp,
+    #[serde(with = "crate::ms", rename = "limit_ms")]
     pub limit: Duration,
     /// The run and the release it belongs to, for the names of things set aside; absent in a survey.
     pub run: Option<RunId>,
@@ -208,7 +209,7 @@ pub struct Before {
 }
 
 /// Whether a step's goal holds, and the mark that tells instances apart.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Observation {
     pub holds: Holds,
     pub mark: Option<String>,
@@ -370,6 +371,16 @@ pub trait Component: Send + Sync {
     fn holds<'a>(&'a self, cx: &'a Cx, step: &'a Step, before: Option<&'a Before>) -> Fut<'a, Observation>;
     /// Acts. `before` was committed to the journal; its key names this effect, the first time and every later one.
     fn apply<'a>(&'a self, cx: &'a Cx, step: &'a Step, before: &'a Before) -> Fut<'a, Outcome>;
+    /// Removes what this component set aside before `before`, and what a killed call of its own left lying about; returns what was
+    /// removed, in words. Only what bears its own names, and nothing that the live state or a capture needs.
+    fn tidy<'a>(
+        &'a self,
+        _cx: &'a Cx,
+        _place: &'a Place,
+        _before: Timestamp,
+    ) -> Fut<'a, Result<Vec<String>, Failure>> {
+        Box::pin(async { Ok(vec![]) })
+    }
 }
 
 /// Resolves the capture a step restores from: known when planned, or made by an earlier step of the same run.

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Actor, AppId, Authority, Before, CaptureId, CapturePurpose, ChannelId, CheckId, Consent, Decision, Digest,
-    Incident, IncidentId, Made, ObligationId, Outcome, Place, ProofLevel, Purpose, Quarantine, Release, ReleaseId,
+    Incident, IncidentId, Made, Name, ObligationId, Outcome, Place, ProofLevel, Purpose, Quarantine, Release, ReleaseId,
     RunId, Seq, Severity, Standing, StepId, TriggerId, TriggerState, Verdict,
 };
 
@@ -70,6 +70,14 @@ pub enum Body {
         trigger: TriggerId,
         severity: Severity,
     },
+    /// A person or a check reports what is part of an incident that is open: its severity is no milder from here on.
+    Reported {
+        by: Actor,
+        what: String,
+        severity: Severity,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        issue: Option<Name>,
+    },
     Closed {
         by: Actor,
         why: String,
@@ -105,6 +113,12 @@ pub enum Body {
         figures: BTreeMap<crate::SignalId, crate::Baseline>,
     },
 
+    /// The release bakes from here on: if nothing goes wrong until then, and there was data, it is good. Written anew by whoever
+    /// takes up a bake that was cut off.
+    Baking {
+        release: ReleaseId,
+        until: Timestamp,
+    },
     /// A check of the release, outside any run: its verification, or its bake.
     Checked {
         release: ReleaseId,

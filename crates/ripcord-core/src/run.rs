@@ -259,6 +259,11 @@ impl Run {
         })
     }
 
+    /// A step of the plan, without looking through all of them.
+    pub fn step(&self, id: &StepId) -> Option<&Step> {
+        self.front.at.get(id).and_then(|n| self.plan.steps.get(*n))
+    }
+
     /// Takes in an event of this run (events of other kinds are let pass).
     pub fn apply(&mut self, event: &Event) -> Result<(), OutOfOrder> {
         let wrong = |what: String| Err(OutOfOrder { seq: event.seq, what });
@@ -419,19 +424,18 @@ impl Run {
 
     /// Whatever is stopped or paused is owed from its intent on: from there it may be off.
     fn owe(&mut self, id: &StepId, event: &Event) {
-        let Some(step) = self.plan.step(id) else { return };
-        let Some(place) = &step.place else { return };
+        let Some(step) = self.step(id) else { return };
+        let Some(place) = step.place.clone() else { return };
         let owed = match step.action {
             Action::Stop => format!("start `{place}`"),
             Action::Pause => format!("resume traffic at `{place}`"),
             _ => return,
         };
-        if self.obligations.values().any(|o| o.place == *place && o.state == Owed::Open) {
+        if self.obligations.values().any(|o| o.place == place && o.state == Owed::Open) {
             return;
         }
         let id = ObligationId::at(event.seq);
-        self.obligations
-            .insert(id.clone(), Obligation { id, place: place.clone(), owed, since: event.at, state: Owed::Open });
+        self.obligations.insert(id.clone(), Obligation { id, place, owed, since: event.at, state: Owed::Open });
     }
 
     /// What the plan switches on without having switched it off stands still already: from now on this run owes it.
@@ -461,12 +465,13 @@ impl Run {
     }
 
     fn pay(&mut self, id: &StepId, at: Timestamp) {
-        let Some(step) = self.plan.step(id) else { return };
+        let Some(step) = self.step(id) else { return };
         if !matches!(step.action, Action::Start | Action::Resume) {
             return;
         }
+        let place = step.place.clone();
         for obligation in self.obligations.values_mut() {
-            if Some(&obligation.place) == step.place.as_ref() && obligation.state == Owed::Open {
+            if Some(&obligation.place) == place.as_ref() && obligation.state == Owed::Open {
                 obligation.state = Owed::Paid { at };
             }
         }
@@ -539,6 +544,21 @@ impl Run {
             RunState::Watching { until } => vec![Next::WaitUntil(*until)],
             RunState::Waiting | RunState::Approved | RunState::Parked(_) | RunState::Ended(_) => vec![],
         }
+    }
+
+    /// The step that begins as soon as `done` is on record as done, where that is plain: one step waits for it and for nothing else,
+    /// and nothing has failed or was left behind, which would come first.
+    pub fn follower(&self, done: &StepId, in_flight: &BTreeSet<StepId>) -> Option<&Step> {
+        if self.state != RunState::Running || self.paused {
+            return None;
+        }
+        let plain = |id: &StepId| self.steps.get(id) == Some(&StepState::Pending) || in_flight.contains(id);
+        if !self.front.open.iter().all(|id| id == done || plain(id)) {
+            return None;
+        }
+        let mut freed = self.front.waiting.get(done)?.iter().filter(|id| self.front.blocked.get(*id) == Some(&1));
+        let (Some(only), None) = (freed.next(), freed.next()) else { return None };
+        self.step(only).filter(|step| self.steps.get(&step.id) == Some(&StepState::Pending))
     }
 
     fn next_running(&self, now: Timestamp, in_flight: &BTreeSet<StepId>) -> Vec<Next> {

@@ -39,6 +39,18 @@ pub struct Lease {
     pub holder: Holder,
     pub epoch: Epoch,
     pub ttl: Duration,
+    pub before: Predecessor,
+}
+
+/// What is known of whoever had a lease before, at the moment it was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Predecessor {
+    /// It was free: nobody ever had it, or it was let go of. Also where it was ours already.
+    None,
+    /// Its process has ended: nothing of it goes on.
+    Gone(Holder),
+    /// Its time ran out, and nothing more is known: it may be stopped and wake up, and calls it had begun may still be carried out.
+    Lapsed(Holder),
 }
 
 /// What a person or another program asks of the holder.
@@ -107,6 +119,10 @@ pub enum Ask {
     /// Let go of the lease: somebody needs it (a deployment).
     Yield {
         to: String,
+    },
+    /// Takes back a request of one's own that nobody has taken up.
+    Withdraw {
+        request: u64,
     },
 }
 

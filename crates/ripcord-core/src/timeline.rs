@@ -204,6 +204,10 @@ impl Teller<'_> {
             }
             Body::Opened { incident } => opened(incident),
             Body::Joined { trigger, severity } => format!("`{trigger}` joined the incident, as {severity}"),
+            Body::Reported { by, what, severity, issue } => {
+                detail.extend(issue.as_ref().map(|issue| format!("as `{issue}`")));
+                format!("{by} reported, as {severity}: {what}")
+            }
             Body::Closed { by, why } => format!("incident closed by {by}: {why}"),
             Body::Decided { decision } => {
                 detail = decision.reasons.clone();
@@ -226,6 +230,7 @@ impl Teller<'_> {
                 detail.extend(figures.iter().map(figure));
                 format!("what is normal was measured before {}", self.version(release))
             }
+            Body::Baking { release, until } => format!("{} bakes until {until}", self.version(release)),
             Body::Captured { capture, of, purpose, made, .. } => {
                 format!("{} of {of} captured as {capture}: {}", purpose_of(*purpose), made_of(made))
             }

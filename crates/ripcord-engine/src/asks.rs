@@ -1,7 +1,9 @@
 //! Answers the requests of other processes: each is validated against the record, and turned into events or refused with a reason.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
+use jiff::Timestamp;
 use ripcord_core::{
     About, Actor, Answer, Approval, Ask, Authority, Body, Consent, Event, IncidentId, Loss, Name, Plan, Priced,
     Quarantine, Reply, Request, Run, RunId, RunRow, RunState, Severity, Standing, Verb, Verdict, covers,
@@ -31,6 +33,9 @@ fn done(said: impl Into<String>) -> Answered {
 impl Office {
     pub(crate) async fn answer(&mut self, request: Request) -> Result<(), Stop> {
         let (id, by) = (request.id, request.by.clone());
+        if let Some(refusal) = expired(&request, self.desk.now()) {
+            return self.put_aside(id, format!("{by} {}", refusal.why), refusal).await;
+        }
         let answered = match request.ask {
             Ask::Rollback { to, strategy, level, scope, reason, approve } => {
                 let application = &self.desk.world.application;
@@ -88,6 +93,8 @@ impl Office {
                     return Err(why);
                 }
             },
+            // What nobody had taken up is gone from the list before anything on it is answered.
+            Ask::Withdraw { request } => Ok(Err(refuse(format!("request {request} does not wait: it was taken up")))),
         };
         match answered? {
             // A proposal was answered in the very batch that made it.
@@ -95,6 +102,41 @@ impl Office {
             Ok(reply) => self.reply(id, reply).await,
             Err(Refusal { why, advice }) => self.reply(id, Reply::Refused { why, advice }).await,
         }
+    }
+
+    /// Answers every request that its maker has taken back; returns the others.
+    pub(crate) async fn withdrawn(&self, mut waiting: Vec<Request>) -> Result<Vec<Request>, Stop> {
+        let pair = |waiting: &[Request]| {
+            waiting.iter().find_map(|withdrawal| {
+                let Ask::Withdraw { request } = withdrawal.ask else { return None };
+                let theirs = |other: &&Request| other.id == request && other.by == withdrawal.by;
+                Some((withdrawal.id, waiting.iter().find(theirs)?.clone()))
+            })
+        };
+        while let Some((withdrawal, request)) = pair(&waiting) {
+            waiting.retain(|other| other.id != withdrawal && other.id != request.id);
+            let said = format!("request {} is taken back", request.id);
+            self.desk
+                .write(|_, entry| {
+                    entry.batch().replies.push((withdrawal, Reply::Taken { run: None, said: said.clone() }));
+                    let why = "whoever asked has taken it back".to_owned();
+                    entry.batch().replies.push((request.id, Reply::Refused { why, advice: None }));
+                })
+                .await?;
+        }
+        Ok(waiting)
+    }
+
+    /// Refuses a request, and has it on the record that it was made.
+    async fn put_aside(&self, id: u64, text: String, refusal: Refusal) -> Result<(), Stop> {
+        let Refusal { why, advice } = refusal;
+        self.desk
+            .write(|_, entry| {
+                entry.event(None, None, Body::Noted { by: Actor::Policy, text });
+                entry.batch().replies.push((id, Reply::Refused { why, advice }));
+            })
+            .await
+            .map(drop)
     }
 
     async fn reply(&self, id: u64, reply: Reply) -> Result<(), Stop> {
@@ -217,8 +259,14 @@ impl Office {
             }
         }
         let body = Body::Answered { plan, by, answer, reason, consent };
-        self.say(&run, body).await?;
+        self.say(&run, body.clone()).await?;
+        let mut after = run.clone();
+        after.apply(&self.trial(&run, body))?;
         match answer {
+            Answer::Approve if after.state == RunState::Waiting => {
+                let quorum = after.authority.quorum;
+                done(format!("{id} has {} of {quorum} approvals; it waits for another person", after.approvals.len()))
+            }
             Answer::Approve => done(format!("{id} is approved")),
             Answer::Decline => done(format!("{id} is declined")),
         }
@@ -358,13 +406,11 @@ impl Office {
         let severity = severity.unwrap_or(Severity(1));
         if let Some(open) = self.open_incident().await? {
             // One incident at a time: a report joins it, and counts in what is decided from here on.
-            let text = format!("reported at {severity}: {what}");
-            self.desk.write(|_, entry| entry.event(None, Some(open.id.clone()), Body::Noted { by, text })).await?;
-            let (issues, worst) = self.reported.entry(open.id.clone()).or_insert_with(|| (BTreeSet::new(), severity));
-            issues.extend(issue);
-            *worst = (*worst).min(severity);
+            let body = Body::Reported { by, what, severity, issue };
+            self.desk.write(|_, entry| entry.event(None, Some(open.id.clone()), body)).await?;
+            let open = ripcord_core::Incident { severity: open.severity.min(severity), ..open };
             self.consider(&open).await?;
-            return done(format!("it is part of {}, which is open at {}", open.id, open.severity.min(severity)));
+            return done(format!("it is part of {}, which is open at {}", open.id, open.severity));
         }
         let incident = self.open_with(BTreeSet::new(), issue, severity, what, by).await?;
         self.consider(&incident).await?;
@@ -393,6 +439,46 @@ impl Office {
             .await?;
         let kept_out = if good { "" } else { "; its version cannot be deployed until lifted" };
         done(format!("{} ({}) is {}{kept_out}", found.id, found.version, if good { "good" } else { "bad" }))
+    }
+}
+
+/// How long a request for action waits to be taken up. Past it whoever asked is gone, and so is the moment they asked in: what they
+/// saw then is no reason to begin anything now. Longer than a holder ever needs to see it.
+const STALE: Duration = Duration::from_secs(15 * 60);
+
+/// Why a request is not carried out any more, where it is not.
+fn expired(request: &Request, now: Timestamp) -> Option<Refusal> {
+    let what = begins(&request.ask)?;
+    (ripcord_core::between(request.at, now) > STALE).then(|| Refusal {
+        why: format!("asked {what} at {} and nobody took it up: it is not carried out any more", request.at),
+        advice: Some("ask again, if it is still wanted".to_owned()),
+    })
+}
+
+/// What a request sets going, or says of the present; none of one that is as true later as when it was made: a report, an answer
+/// that names its plan, a judgement, a word that only stops or settles something.
+fn begins(ask: &Ask) -> Option<String> {
+    match ask {
+        Ask::Rollback { .. } => Some("for a rollback".to_owned()),
+        Ask::Undo { run, .. } => Some(format!("to undo {run}")),
+        Ask::Run { run, verb } => match verb {
+            Verb::Resume => Some(format!("{run} to go on")),
+            Verb::Retry { .. } => Some(format!("{run} to try again")),
+            Verb::Skip { step, .. } => Some(format!("{run} to go on without `{step}`")),
+            Verb::Done { step, .. } => Some(format!("{run} to go on after `{step}`")),
+            Verb::Pause | Verb::Abandon { .. } | Verb::Take { .. } => None,
+        },
+        Ask::Record { version } => Some(format!("for the present to be recorded as {version}")),
+        Ask::Yield { to } => Some(format!("for the lease for {to}")),
+        Ask::Answer { .. }
+        | Ask::Declare { .. }
+        | Ask::CloseIncident { .. }
+        | Ask::Mark { .. }
+        | Ask::Lift { .. }
+        | Ask::Note { .. }
+        | Ask::Proven { .. }
+        | Ask::Spoiled { .. }
+        | Ask::Withdraw { .. } => None,
     }
 }
 

@@ -38,6 +38,13 @@ impl Default for Board {
 }
 
 impl Board {
+    /// A board on which nothing was read yet, beside what is normal.
+    pub fn with_baselines(baselines: BTreeMap<SignalId, Baseline>) -> Self {
+        let board = Self::default();
+        board.set_baselines(baselines);
+        board
+    }
+
     fn read<T>(&self, look: impl FnOnce(&Known) -> T) -> T {
         // A writer that panicked left whole values behind: each is replaced in one assignment.
         let known = self.known.read().unwrap_or_else(|poisoned| poisoned.into_inner());

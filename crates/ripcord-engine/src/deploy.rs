@@ -399,6 +399,7 @@ async fn bake(
 ) -> Result<Deployed, Stop> {
     // By the monotonic clock: a step of the wall clock neither bakes a release nor keeps it in the oven.
     let until = Instant::now() + desk.world.application.policy.bake;
+    begun(desk, &release.id, desk.now()).await?;
     let mut left_alone: Option<Instant> = None;
     loop {
         if let Some(ended) = gone_wrong(desk, release).await? {
@@ -407,7 +408,7 @@ async fn bake(
         let incident = incident_since(&desk.world, release).await?;
         let now = Instant::now();
         match &incident {
-            None if now >= until => return judge(desk, board, release).await,
+            None if now >= until => return judge(desk, board, release, release.at).await,
             None => left_alone = None,
             Some(incident) if !acted_on(&desk.world).await? => {
                 // The office may be planning yet: it is given the time that looking at everything takes.
@@ -429,14 +430,20 @@ async fn bake(
     }
 }
 
+/// Puts on the record that a release bakes, and since when.
+pub(crate) async fn begun(desk: &Desk, release: &ReleaseId, since: Timestamp) -> Result<(), Stop> {
+    let until = ripcord_core::after(since, desk.world.application.policy.bake);
+    desk.note(Body::Baking { release: release.clone(), until }).await.map(drop)
+}
+
 /// The incident that opened since the release began: what was wrong before it says nothing of it.
-async fn incident_since(world: &World, release: &Release) -> Result<Option<Incident>, Stop> {
+pub(crate) async fn incident_since(world: &World, release: &Release) -> Result<Option<Incident>, Stop> {
     let incidents = world.store.incidents(world.app(), 10).await?;
     let ours = |i: &Incident| i.closed.is_none() && i.release.as_ref() == Some(&release.id);
     Ok(incidents.into_iter().find(ours))
 }
 
-async fn acted_on(world: &World) -> Result<bool, Stop> {
+pub(crate) async fn acted_on(world: &World) -> Result<bool, Stop> {
     let runs = world.store.runs(world.app(), 10).await?;
     Ok(runs.iter().any(|row| !matches!(row.state, RunState::Ended(_))))
 }
@@ -497,8 +504,8 @@ async fn taken_back(desk: &Arc<Desk>, release: &ReleaseId) -> Result<Deployed, S
     }
 }
 
-/// The bake is over: good if there was data and it was good.
-async fn judge(desk: &Desk, board: &Board, release: &Release) -> Result<Deployed, Stop> {
+/// The bake is over: good if there was data since it began, and it was good.
+pub(crate) async fn judge(desk: &Desk, board: &Board, release: &Release, since: Timestamp) -> Result<Deployed, Stop> {
     let application = &desk.world.application;
     let memories = board.memories();
     let judging = application.triggers.iter().filter(|(_, rule)| rule.follows != Follows::Shadow);
@@ -506,7 +513,7 @@ async fn judge(desk: &Desk, board: &Board, release: &Release) -> Result<Deployed
     for (id, _) in judging.clone() {
         let state = memories.get(id).map(|memory| (&memory.state, memory.last_sample));
         match state {
-            Some((TriggerState::Ok, Some(at))) if at > release.at => {}
+            Some((TriggerState::Ok, Some(at))) if at > since => {}
             Some((TriggerState::Ok, _)) | None => without.push(format!("`{id}` has no data")),
             Some((state, _)) => without.push(format!("`{id}` is {}", state_in_words(state))),
         }
@@ -519,7 +526,13 @@ async fn judge(desk: &Desk, board: &Board, release: &Release) -> Result<Deployed
     if !without.is_empty() {
         let what = format!("its bake is over and nobody can call it good: {}", without.join("; "));
         let message = crate::tell::about_release(&desk.world, &release.version, &what, desk.now());
-        desk.write(|_, entry| entry.message(message)).await?;
+        desk.write(|_, entry| {
+            // That the bake came to its end is on the record, or the next holder would take it up again.
+            let (release, verdict) = (release.id.clone(), Verdict::Undecided);
+            entry.event(None, None, Body::Judged { release, verdict });
+            entry.message(message);
+        })
+        .await?;
         return Ok(Deployed::Undecided { release: release.id.clone(), why: without.join("; ") });
     }
     let by = format!("its bake of {}", ripcord_core::human(application.policy.bake));

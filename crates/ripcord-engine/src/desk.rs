@@ -4,13 +4,15 @@
 //! so that the journal's order is the order in which things became true. Losing the lease ends all of it at once.
 
 use std::collections::BTreeMap;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_core::{
     AcquireError, AppId, AppendError, Application, Batch, Body, Cx, Digest, Event, Holder, IncidentId, Lease, LeaseOn,
-    Message, NewEvent, Parts, Redactor, RunId, Seq, Store, StoreError, TargetId,
+    Message, NewEvent, Parts, Predecessor, Redactor, RunId, Seq, Store, StoreError, TargetId,
 };
 use tokio::sync::{Mutex, broadcast, watch};
 use tokio::time::Instant;
@@ -51,6 +53,9 @@ pub enum Stop {
     OutOfOrder(#[from] ripcord_core::OutOfOrder),
     #[error("the record lacks {what}")]
     Missing { what: String },
+    /// Something of ours panicked: nobody asked for it, and nobody can be left to believe so.
+    #[error("an error inside Ripcord: {what}")]
+    Broken { what: String },
     /// Asked to stop, by a signal or because somebody else needs the lease.
     #[error("stopped: {why}")]
     Asked { why: String },
@@ -150,6 +155,27 @@ impl Desk {
         self.lease.epoch
     }
 
+    /// Until when a call that was begun at `at`, under the lease of `epoch`, may still be carried out by somebody who is not known to
+    /// be gone. None where it cannot be, or not any more.
+    ///
+    /// Of the holder right before us it is known how we came by its lease; of any before that, nothing.
+    pub(crate) fn may_go_on_until(
+        &self,
+        epoch: ripcord_core::Epoch,
+        at: Timestamp,
+        call: Duration,
+    ) -> Option<Timestamp> {
+        let right_before = epoch.0 + 1 == self.lease.epoch.0;
+        let over = !matches!(self.lease.before, Predecessor::Lapsed(_)) && right_before;
+        if over || epoch == self.lease.epoch {
+            return None;
+        }
+        let now = self.now();
+        // A clock set back since then makes it no longer than one call.
+        let until = ripcord_core::after(at, call).min(ripcord_core::after(now, call));
+        (until > now).then_some(until)
+    }
+
     /// Every event written from now on, in order.
     pub fn listen(&self) -> broadcast::Receiver<Arc<Event>> {
         self.events.subscribe()
@@ -244,7 +270,7 @@ impl Desk {
             return Ok(vec![]);
         }
         let (store, lease, events) = (Arc::clone(&self.world.store), self.lease.clone(), self.events.clone());
-        let written = tokio::spawn(async move {
+        let written = ToItsEnd(Some(Box::pin(async move {
             let written = append(&*store, &lease, *head, &batch).await?;
             if let Some(last) = written.last() {
                 *head = last.seq;
@@ -254,11 +280,8 @@ impl Desk {
                 let _ = events.send(Arc::new(event.clone()));
             }
             Ok(written)
-        });
-        let written = written.await.unwrap_or_else(|error| {
-            Err(Stop::Asked { why: format!("writing the record failed inside Ripcord: {error}") })
-        });
-        written.map_err(|why| self.stop_with(why))
+        })));
+        written.await.map_err(|why| self.stop_with(why))
     }
 
     fn stop_with(&self, why: Stop) -> Stop {
@@ -270,6 +293,34 @@ impl Desk {
     pub async fn note(&self, body: Body) -> Result<Event, Stop> {
         let mut events = self.write(|_, entry| entry.event(None, None, body)).await?;
         events.pop().ok_or_else(|| Stop::Missing { what: "the event just written".to_owned() })
+    }
+}
+
+/// A future that is carried to its end also when whoever awaits it is dropped half way: by a task of its own then, and without one in
+/// the ordinary case, where a task would cost more than what it does.
+struct ToItsEnd<T>(Option<Pin<Box<dyn Future<Output = T> + Send>>>)
+where
+    T: Send + 'static;
+
+impl<T: Send + 'static> Future for ToItsEnd<T> {
+    type Output = T;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<T> {
+        let Some(inner) = &mut self.0 else { return Poll::Pending };
+        let polled = inner.as_mut().poll(cx);
+        if polled.is_ready() {
+            self.0 = None;
+        }
+        polled
+    }
+}
+
+impl<T: Send + 'static> Drop for ToItsEnd<T> {
+    fn drop(&mut self) {
+        // Without a runtime everything ends, and the journal says how far it came.
+        if let (Some(inner), Ok(runtime)) = (self.0.take(), tokio::runtime::Handle::try_current()) {
+            runtime.spawn(inner);
+        }
     }
 }
 

@@ -51,7 +51,7 @@ pub async fn watch(desk: Arc<Desk>, board: Arc<Board>) -> Stop {
         why = desk.stopped() => why,
         Some(done) = tasks.join_next() => {
             // A task ends only with a reason to stop; one that panicked must not leave the system unwatched unnoticed.
-            let why = done.unwrap_or_else(|error| Stop::Asked { why: format!("watching failed inside Ripcord: {error}") });
+            let why = done.unwrap_or_else(|error| Stop::Broken { what: format!("watching failed: {error}") });
             desk.stop(why.clone());
             why
         }

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_core::{
-    About, Action, Actor, Before, Body, CaptureId, Check, Component, Cx, Event, Failure, Holds, HostId, Key, Next,
-    ObligationId, Observation, Observe, OutOfOrder, Outcome, ParkedWhy, Place, Proof, Redo, Run, RunId, RunState, Step,
-    StepId, StepState, Verb,
+    About, Action, Actor, Before, Body, CaptureId, Check, Component, Cx, Destroys, Event, Failure, Holds, HostId, Key,
+    Nature, Next, ObligationId, Observation, Observe, OutOfOrder, Outcome, ParkedWhy, Place, Proof, Redo, Run, RunId,
+    RunState, Step, StepId, StepState, Verb,
 };
 use tokio::sync::broadcast;
 use tokio::task::{Id, JoinSet};
@@ -20,6 +20,10 @@ use crate::{Board, checks, effect, tell};
 
 /// The most often an effect is begun again after somebody died doing it, beyond the step's own tries.
 const DEATHS: u32 = 10;
+
+/// How long an outcome waits for a look at the step it lets begin, so that it and that step's intent are one commit. Who is killed
+/// meanwhile leaves a step in doubt, as a moment earlier.
+const TOGETHER: Duration = Duration::from_millis(2);
 
 /// What came of a call to the world.
 enum Did {
@@ -329,7 +333,7 @@ impl Driver {
     /// The step, and the component that carries it out where it has a place.
     fn parts(&self, id: &StepId) -> Result<(Step, Option<Arc<dyn Component>>), Stop> {
         let missing = |what: String| Stop::Missing { what };
-        let step = self.run.plan.step(id).cloned().ok_or_else(|| missing(format!("step `{id}`")))?;
+        let step = self.run.step(id).cloned().ok_or_else(|| missing(format!("step `{id}`")))?;
         let component = match &step.place {
             None => None,
             Some(place) => {
@@ -439,11 +443,50 @@ impl Driver {
             return Ok(()); // Parked, paused or ended while it was looked at: it is as if it had not been looked at.
         }
         let (step, Some(component)) = self.parts(&step.id)? else { return Ok(()) };
+        self.apply(step, component, attempt, before);
+        Ok(())
+    }
+
+    /// Acts: the intent is committed.
+    fn apply(&mut self, step: Step, component: Arc<dyn Component>, attempt: u32, before: Before) {
         let cx = self.cx(&step);
         self.call(&step.clone(), async move {
             Did::Acted { attempt, outcome: effect::act(component, cx, step, before).await }
         });
-        Ok(())
+    }
+
+    /// The step that begins once `done` is on record, where a look says so at once; with what was found there.
+    async fn follower(&self, done: &StepId) -> Option<(Step, Arc<dyn Component>, Before)> {
+        let in_flight: BTreeSet<StepId> = self.steps.values().cloned().collect();
+        let next = self.run.follower(done, &in_flight)?.id.clone();
+        let (step, component) = self.parts(&next).ok()?;
+        let component = component?;
+        let same = step.kind.as_ref().is_none_or(|written| {
+            let have = component.kind();
+            (&written.kind, written.major) == (&have.kind, have.major)
+        });
+        // What gives something up, or cannot be looked at, takes the long way.
+        let can = component.capabilities();
+        let plain = step.acts()
+            && step.destroys != Destroys::GivesUp
+            && can.nature == Nature::Versioned
+            && can.observe != Observe::No;
+        if !same || !plain || self.host_is_full(&step) {
+            return None;
+        }
+        let cx = self.cx(&step);
+        // In a task of its own, so that an adapter that panics is not taken for us.
+        let (looking, at) = (Arc::clone(&component), step.clone());
+        let mut look = JoinSet::new();
+        look.spawn(async move { effect::look(&looking, &cx, &at, None).await });
+        let seen = tokio::time::timeout(TOGETHER, look.join_next()).await.ok()??.ok()?;
+        match seen.holds {
+            Holds::Origin | Holds::Neither { .. } => {
+                let before = self.before(&step, seen.mark);
+                Some((step, component, before))
+            }
+            Holds::Target | Holds::CannotTell { .. } => None,
+        }
     }
 
     async fn resolve(&mut self, id: &StepId, attempt: u32, before: Before) -> Result<(), Stop> {
@@ -452,11 +495,34 @@ impl Driver {
             return Ok(());
         }
         let cx = self.cx(&step);
+        let not_before = self.wait_out(&step).await?;
         self.call(&step.clone(), async move {
+            if let Some(not_before) = not_before {
+                tokio::time::sleep_until(not_before).await;
+            }
             let holds = effect::resolve(component, cx, step, before.clone()).await;
             Did::Resolved { attempt, before, holds }
         });
         Ok(())
+    }
+
+    /// When a step in doubt may be looked at: its call may still be carried out by a former holder that is not known to be gone, and
+    /// what is seen before it has ended is not what will be.
+    async fn wait_out(&mut self, step: &Step) -> Result<Option<Instant>, Stop> {
+        let events = self.desk.world.store.read_run(self.desk.world.app(), &self.run.id).await?;
+        let last = events.iter().rev().find(|event| match &event.body {
+            Body::Intent { step: of, .. } | Body::Acted { step: of, .. } => *of == step.id,
+            _ => false,
+        });
+        // A call whose outcome is on record has ended, whatever it was.
+        let Some(Event { body: Body::Intent { .. }, epoch, at, .. }) = last else { return Ok(None) };
+        let Some(until) = self.desk.may_go_on_until(*epoch, *at, step.limits.call) else { return Ok(None) };
+        let text = format!(
+            "`{}` may still be carried out by a former holder that is not known to be gone: it is looked at from {until} on",
+            step.id
+        );
+        self.write(Body::Noted { by: Actor::Policy, text }).await?;
+        Ok(Some(Instant::now() + self.desk.world.clock.until(until)))
     }
 
     fn call(&mut self, step: &Step, call: impl Future<Output = Did> + Send + 'static) {
@@ -526,7 +592,14 @@ impl Driver {
         if let Some(running) = self.on_host.get_mut(&host(&step)) {
             *running = running.saturating_sub(u32::from(step.acts()));
         }
+        self.catch_up().await?;
+        let settled = matches!(
+            self.run.steps.get(&step_id),
+            Some(StepState::Done { .. } | StepState::Held { .. } | StepState::Skipped { .. })
+        );
         match did {
+            // By a person, while it was looked at: there is nothing left to find out.
+            Ok(Did::Looked { .. } | Did::TooMuch { .. } | Did::Resolved { .. } | Did::Verified(_)) if settled => Ok(()),
             Ok(Did::Looked { attempt, observation }) => self.looked(&step, attempt, observation).await,
             Ok(Did::TooMuch { .. }) if !goes_on(&self.run) => Ok(()),
             Ok(Did::TooMuch { attempt, why }) => {
@@ -589,7 +662,6 @@ impl Driver {
     }
 
     async fn acted(&mut self, step: &Step, attempt: u32, outcome: Outcome) -> Result<(), Stop> {
-        let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
         let made = match &outcome {
             Outcome::Done(Proof { capture: Some(made), .. }) => Some(Box::new(made.clone())),
             _ => None,
@@ -598,18 +670,49 @@ impl Driver {
             Action::Capture { purpose } => Some(purpose),
             _ => None,
         };
-        self.desk
-            .write(|_, entry: &mut Entry| {
+        let awaited = |run: &Run| matches!(run.steps.get(&step.id), Some(StepState::InDoubt { .. }));
+        // What restores from a capture can name it only once that is on record.
+        if made.is_none()
+            && matches!(outcome, Outcome::Done(_))
+            && let Some((next, component, before)) = self.follower(&step.id).await
+        {
+            let acted = Body::Acted { step: step.id.clone(), attempt, outcome: outcome.clone() };
+            let intent = Body::Intent { step: next.id.clone(), attempt: 1, before: before.clone() };
+            let both = self.commit(
+                |run| goes_on(run) && awaited(run),
+                |run, entry| {
+                    entry.event(Some(run.id.clone()), run.incident.clone(), acted);
+                    entry.event(Some(run.id.clone()), run.incident.clone(), intent);
+                },
+            );
+            if both.await? {
+                self.apply(next, component, 1, before);
+                return Ok(());
+            }
+        }
+        while awaited(&self.run) {
+            let (made, outcome) = (made.clone(), outcome.clone());
+            let written = self.commit(awaited, |run, entry| {
+                let (id, incident) = (run.id.clone(), run.incident.clone());
                 if let (Some(made), Some(purpose), Some(of)) = (made, purpose, step.place.clone()) {
                     let capture = CaptureId::at(entry.next());
                     let captured =
                         Body::Captured { capture, of, purpose, release: None, step: Some(step.id.clone()), made };
-                    entry.event(Some(run.clone()), incident.clone(), captured);
+                    entry.event(Some(id.clone()), incident.clone(), captured);
                 }
-                entry.event(Some(run), incident, Body::Acted { step: step.id.clone(), attempt, outcome });
-            })
-            .await?;
-        self.catch_up().await
+                entry.event(Some(id), incident, Body::Acted { step: step.id.clone(), attempt, outcome });
+            });
+            if written.await? {
+                return Ok(());
+            }
+        }
+        // A person has settled it meanwhile, and has the last word; what came of it is worth knowing all the same.
+        let text = match outcome {
+            Outcome::Done(proof) => format!("`{}` was done all the same: {}", step.id, proof.found),
+            Outcome::Failed(failure) => format!("`{}` has failed: {}", step.id, failure.what),
+            Outcome::Unknown { why } => format!("`{}` has ended, and nobody knows how: {why}", step.id),
+        };
+        self.write(Body::Noted { by: Actor::Policy, text }).await
     }
 
     /// An effect that may have happened: what was found decides.
@@ -679,6 +782,11 @@ impl Driver {
             return Ok(());
         }
         self.told_over_budget = true;
+        // By a former holder of it, perhaps.
+        let told = self.desk.world.store.read_run(self.desk.world.app(), &self.run.id).await?;
+        if told.iter().any(|event| matches!(event.body, Body::Overran { .. })) {
+            return Ok(());
+        }
         let rung = &self.run.plan.rung;
         let body = Body::Overran { what: format!("level {} ({})", rung.level, rung.name), budget: rung.budget };
         let (run, incident) = (self.run.id.clone(), self.run.incident.clone());

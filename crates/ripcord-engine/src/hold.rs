@@ -9,7 +9,9 @@ use tokio::task::JoinSet;
 
 use crate::desk::{Desk, Stop, TakeError, World};
 use crate::office::Office;
-use crate::{Board, deploy, detector, outbox};
+use crate::shelf::Shelf;
+use crate::upkeep::{self, Pace};
+use crate::{Board, bake, deploy, detector, outbox};
 
 /// How long a lease lasts without being renewed.
 pub const TTL: Duration = Duration::from_secs(15);
@@ -25,22 +27,49 @@ impl Holding {
     /// Takes the lease and begins to work: whatever an earlier holder left is taken up.
     pub async fn begin(world: World, ttl: Duration) -> Result<Self, TakeError> {
         let desk = Desk::take(world, ttl).await?;
-        let board = Arc::new(Board::default());
-        board.set_baselines(last_baselines(&desk.world).await?);
+        let board = Arc::new(Board::with_baselines(last_baselines(&desk.world).await?));
         // Before anybody decides by them: what is not remembered counts as not known.
         board.set_memories(desk.world.store.memories(desk.world.app()).await?);
         if let Err(why) = deploy::interrupted(&desk).await {
             desk.stop(why); // What stopped it is found by whoever waits for the end.
         }
-        let mut tasks = JoinSet::new();
-        let office = Office::new(&desk, &board);
-        let (a, b, c) = (Arc::clone(&desk), Arc::clone(&desk), Arc::clone(&desk));
-        let watched = Arc::clone(&board);
-        tasks.spawn(async move { a.keep().await });
-        tasks.spawn(detector::watch(b, watched));
-        tasks.spawn(outbox::deliver(c));
-        tasks.spawn(office.work());
-        Ok(Self { desk, board, tasks })
+        let cut_off = bake::cut_off(&desk.world).await?;
+        let mut holding = Self { desk, board, tasks: JoinSet::new() };
+        let (desk, board) = (Arc::clone(&holding.desk), Arc::clone(&holding.board));
+        let keeper = Arc::clone(&desk);
+        holding.spawn("keeping the lease", async move { keeper.keep().await });
+        holding.spawn("watching", detector::watch(Arc::clone(&desk), Arc::clone(&board)));
+        holding.spawn("delivering messages", outbox::deliver(Arc::clone(&desk)));
+        holding.spawn("deciding", Office::new(&desk, &board).work());
+        if let Some(release) = cut_off {
+            holding.spawn("baking a release", bake::take_up(desk, board, release));
+        }
+        Ok(holding)
+    }
+
+    /// Does the upkeep of what is kept, for as long as this is held: captures are read back and pruned, what was set aside is tidied
+    /// away. All of it yields to runs and deployments.
+    pub fn keep_up(&mut self, shelf: Shelf, pace: Pace) {
+        let desk = Arc::clone(&self.desk);
+        self.spawn("upkeep", upkeep::keep_up(desk, shelf, pace));
+    }
+
+    /// Works beside the rest. What panics stops the desk: the rest would go on as if it were still there.
+    fn spawn(&mut self, what: &'static str, work: impl Future<Output = Stop> + Send + 'static) {
+        let desk = Arc::clone(&self.desk);
+        self.tasks.spawn(async move {
+            let mut alone = JoinSet::new(); // Dropped with this task, and the work with it.
+            alone.spawn(work);
+            match alone.join_next().await {
+                Some(Ok(why)) => why,
+                Some(Err(error)) => {
+                    let why = Stop::Broken { what: format!("{what} failed: {error}") };
+                    desk.stop(why.clone());
+                    why
+                }
+                None => desk.stopped().await,
+            }
+        });
     }
 
     /// Resolves when the work has ended, with the reason.
@@ -69,7 +98,7 @@ impl Holding {
 }
 
 /// The baselines measured before the newest release, read from the end of the journal.
-async fn last_baselines(world: &World) -> Result<BTreeMap<SignalId, Baseline>, ripcord_core::StoreError> {
+pub async fn last_baselines(world: &World) -> Result<BTreeMap<SignalId, Baseline>, ripcord_core::StoreError> {
     const PAGE: u64 = 1000;
     let (head, _) = world.store.head(world.app()).await?;
     let mut end = head.0;

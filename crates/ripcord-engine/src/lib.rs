@@ -2,6 +2,7 @@
 
 mod aftermath; // what follows when every step is settled
 mod asks; // answers requests of other processes
+mod bake; // takes up a bake that was cut off
 mod board; // what the detector knows right now
 mod checks; // verification checks
 mod clock; // what time it is
@@ -17,21 +18,26 @@ mod pricing; // what plans cost
 mod propose; // from a wish to a proposal
 mod readiness; // can we go back?
 mod record; // captures and records the present
+mod shelf; // captures in the vault
 mod survey; // looking at every place
 mod tell; // what people are told
+mod upkeep; // reading back, pruning, tidying
 
 pub use asks::severity_named;
+pub use bake::{Baking, baking};
 pub use board::{Board, Latest};
 pub use clock::Clock;
 pub use deploy::{Deployed, VERIFICATION_FAILED, deploy, run_checks};
 pub use desk::{Desk, Entry, Stop, TakeError, World};
 pub use drive::{Driver, fold, load};
-pub use hold::{Holding, TTL};
+pub use hold::{Holding, TTL, last_baselines};
 pub use propose::{NoProposal, Proposal, Wanted, propose, rung};
 pub use readiness::{Artefact, Level, PlaceReady, Price, Readiness, Target, readiness};
 pub use record::quarantined;
+pub use shelf::{Found, Judged, Shelf, ShelfError, manifest};
 pub use survey::{interesting, survey};
 pub use tell::{aim, parked};
+pub use upkeep::Pace;
 
 use ripcord_core::{Digest, Plan};
 

@@ -34,8 +34,6 @@ pub struct Office {
     driving: Option<(RunId, JoinHandle<Result<(), Stop>>)>,
     /// The decision the open incident is acted on by.
     decision: Option<(IncidentId, Decision)>,
-    /// What people and checks reported about the open incident beside what it was opened for.
-    pub(crate) reported: BTreeMap<IncidentId, (BTreeSet<Name>, Severity)>,
     /// Until when an incident taken over waits to be decided on: for signals nobody has read yet.
     unread_until: Option<Instant>,
 }
@@ -48,7 +46,6 @@ impl Office {
             events: desk.listen(),
             driving: None,
             decision: None,
-            reported: BTreeMap::new(),
             unread_until: None,
         }
     }
@@ -162,19 +159,31 @@ impl Office {
     }
 
     async fn last_decision(&self, incident: &Incident) -> Result<Option<Decision>, Stop> {
+        let decision = |event: Event| match event.body {
+            Body::Decided { decision } => Some(*decision),
+            _ => None,
+        };
+        Ok(self.of_incident(incident).await?.into_iter().filter_map(decision).next_back())
+    }
+
+    /// What people and checks reported it as, beside what it was opened for.
+    async fn reported(&self, incident: &Incident) -> Result<BTreeSet<Name>, Stop> {
+        let issue = |event: Event| match event.body {
+            Body::Reported { issue, .. } => issue,
+            _ => None,
+        };
+        Ok(self.of_incident(incident).await?.into_iter().filter_map(issue).collect())
+    }
+
+    async fn of_incident(&self, incident: &Incident) -> Result<Vec<Event>, Stop> {
         let world = &self.desk.world;
-        let (mut after, mut found) = (Seq(0), None);
+        let mut after = begun_by(incident.id.as_str());
+        let mut found = vec![];
         loop {
             let page = world.store.read(world.app(), after, 1000).await?;
             let Some(last) = page.last() else { return Ok(found) };
             after = last.seq;
-            for event in page {
-                if let (Some(of), Body::Decided { decision }) = (&event.incident, &event.body)
-                    && *of == incident.id
-                {
-                    found = Some((**decision).clone());
-                }
-            }
+            found.extend(page.into_iter().filter(|event| event.incident.as_ref() == Some(&incident.id)));
         }
     }
 
@@ -198,7 +207,7 @@ impl Office {
         self.driving = None;
         match done {
             Ok(result) => result?,
-            Err(why) => return Err(Stop::Asked { why: format!("driving a run failed inside Ripcord: {why}") }),
+            Err(why) => return Err(Stop::Broken { what: format!("driving a run failed: {why}") }),
         }
         // Parked or ended; or a person spoke just as it returned, and it goes on.
         match self.open_run().await? {
@@ -362,7 +371,7 @@ impl Office {
         let world = &self.desk.world;
         let ledger = self.ledger().await?;
         let memories = self.board.memories();
-        let facts = self.facts(incident, &memories);
+        let facts = self.facts(incident, &memories, self.reported(incident).await?);
         let touched = touched(&ledger);
         let attempted = self.attempted(incident, &ledger).await?;
         let known = Known {
@@ -378,9 +387,8 @@ impl Office {
         Ok(decide(&known, self.desk.now()))
     }
 
-    fn facts(&self, incident: &Incident, memories: &BTreeMap<TriggerId, Memory>) -> Facts {
+    fn facts(&self, incident: &Incident, memories: &BTreeMap<TriggerId, Memory>, reported: BTreeSet<Name>) -> Facts {
         let application = &self.desk.world.application;
-        let reported = self.reported.get(&incident.id);
         let open = |id: &&TriggerId| {
             let state = memories.get(*id).map(|memory| &memory.state);
             incident.triggers.contains(*id) || matches!(state, Some(TriggerState::Breached { .. }))
@@ -397,10 +405,10 @@ impl Office {
                 .filter_map(|id| application.triggers.get(id))
                 .map(|rule| rule.issue.clone())
                 .chain(incident.issue.clone())
-                .chain(reported.into_iter().flat_map(|(issues, _)| issues.iter().cloned()))
+                .chain(reported)
                 .collect(),
             figures: figures.collect(),
-            severity: reported.map(|(_, severity)| *severity).into_iter().chain([incident.severity]).min(),
+            severity: Some(incident.severity),
             breaches,
         }
     }
@@ -614,13 +622,24 @@ impl Office {
         Ok(())
     }
 
+    /// Answers what is asked, oldest first. Asked for anew after each answer: answering may take long, and what is taken back
+    /// meanwhile is not carried out.
     async fn answer_requests(&mut self) -> Result<(), Stop> {
         let world = self.desk.world.clone();
-        for request in world.store.requests(world.app()).await? {
-            self.answer(request).await?;
+        let mut answered = 0;
+        loop {
+            let waiting = self.withdrawn(world.store.requests(world.app()).await?).await?;
+            let Some(next) = waiting.into_iter().find(|request| request.id > answered) else { return Ok(()) };
+            answered = next.id;
+            self.answer(next).await?;
         }
-        Ok(())
     }
+}
+
+/// Right before the event that an identity is numbered by.
+pub(crate) fn begun_by(id: &str) -> Seq {
+    let number = id.rsplit('-').next().and_then(|number| number.parse::<u64>().ok());
+    Seq(number.unwrap_or(0).saturating_sub(1))
 }
 
 /// How a proposal is put on the record.

@@ -9,7 +9,8 @@ use ripcord_core::{
 };
 
 use crate::desk::{Desk, Stop};
-use crate::{World, effect, survey};
+use crate::survey::survey_present;
+use crate::{World, effect};
 
 /// What holds the present: by place its revision and the capture it can be restored from.
 pub type HeldMap = BTreeMap<Place, Recorded>;
@@ -28,7 +29,7 @@ pub async fn capture_present(
     let world = &desk.world;
     let ledger = world.store.ledger(world.app()).await?;
     let known: Vec<&Release> = ledger.releases.iter().rev().take(10).collect();
-    let seen = survey(world, &known).await;
+    let seen = survey_present(world, &known).await;
     let mut map = HeldMap::new();
     for (place, found) in &seen.surveys {
         let Some(component) = world.parts.components.get(&place.component) else { continue };

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use ripcord_core::{AppId, Inventory, Ledger, Place, Release, Seen, Survey, TargetId, Wanted};
+use ripcord_core::{AppId, Inventory, Ledger, Nature, Place, Release, Seen, Survey, TargetId, Wanted};
 use tokio::task::JoinSet;
 
 use crate::World;
@@ -16,10 +16,23 @@ pub const LOOK: Duration = Duration::from_secs(60);
 /// For each, what every release in `interesting` had there is asked after, so that the answer says what can be had. A place
 /// that does not answer is in the inventory as unreachable: a survey never fails, it finds.
 pub async fn survey(world: &World, interesting: &[&Release]) -> Inventory {
+    look(world, interesting, |_| true).await
+}
+
+/// As [`survey`], without asking what going back would lose: counting that reads every row of a database, once for each restore
+/// point.
+pub async fn survey_present(world: &World, interesting: &[&Release]) -> Inventory {
+    look(world, interesting, |nature| nature == Nature::Versioned).await
+}
+
+async fn look(world: &World, interesting: &[&Release], asked_after: impl Fn(Nature) -> bool) -> Inventory {
     let mut looking = JoinSet::new();
     for place in world.application.places() {
         let Some(component) = world.parts.components.get(&place.component).cloned() else { continue };
-        let wanted = wanted(interesting, &place);
+        let wanted = match asked_after(component.capabilities().nature) {
+            true => wanted(interesting, &place),
+            false => vec![],
+        };
         let cx = world.cx(LOOK);
         looking.spawn(async move {
             let surveyed = tokio::time::timeout(LOOK, component.survey(&cx, &place, &wanted)).await;
@@ -58,7 +71,8 @@ fn wanted(interesting: &[&Release], place: &Place) -> Vec<Wanted> {
     wanted
 }
 
-/// The releases worth asking after: the live one and the one to go to.
+/// The releases worth asking after: the live one and, last, the one to go to; adapters that cannot look at all in time look at the
+/// last.
 pub fn interesting<'a>(ledger: &'a Ledger, target: Option<&'a Release>) -> Vec<&'a Release> {
     ledger.live().into_iter().chain(target).collect()
 }

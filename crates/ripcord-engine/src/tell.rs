@@ -2,7 +2,8 @@
 
 use jiff::Timestamp;
 use ripcord_core::{
-    About, Call, ChannelId, Decision, End, Incident, Message, ParkedWhy, Purpose, Run, RunState, Severity, human,
+    About, Call, CaptureRow, ChannelId, Decision, End, Incident, Message, ParkedWhy, Purpose, Run, RunState, Severity,
+    human,
 };
 
 use crate::World;
@@ -177,6 +178,26 @@ pub fn blind(world: &World, what: &str, severity: Severity, at: Timestamp) -> Me
 /// About a release.
 pub fn about_release(world: &World, version: &str, what: &str, at: Timestamp) -> Message {
     message(world, About::Released, None, format!("release {version}: {what}"), String::new(), at)
+}
+
+/// A capture that somebody may have to go back to is not what it was.
+pub fn spoiled(world: &World, row: &CaptureRow, why: &str, needed: &[String], at: Timestamp) -> Message {
+    // Nothing is wrong yet, and when something is it will be too late to find out.
+    let severity = world.application.severities.keys().next().copied();
+    let title = format!("{} of `{}` is SPOILED: there may be no way back", row.id, row.of);
+    let body = format!(
+        "It was read back and is not what was captured: {why}.\nWhat is restored from it: {}.\nTo do: `ripcord status` says \
+         whether one can still go back; `ripcord release record VERSION` captures what is live anew.",
+        needed.join(", ")
+    );
+    message(world, About::Incident, severity, title, body, at)
+}
+
+/// What is kept could not be looked after: nobody knows whether it is whole.
+pub fn upkeep_failed(world: &World, what: &str, at: Timestamp) -> Message {
+    let severity = world.application.severities.keys().next_back().copied();
+    let body = format!("{what}\nIt is tried again by itself; this is said once.");
+    message(world, About::Blind, severity, what.to_owned(), body, at)
 }
 
 /// Something is off and nobody has taken it over.

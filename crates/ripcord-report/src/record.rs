@@ -74,6 +74,9 @@ impl<'a> Record<'a> {
                     found.severity = Some(found.severity.map_or(*severity, |worst| worst.min(*severity)));
                     found.triggers.insert(trigger);
                 }
+                Body::Reported { severity, .. } if event.incident.as_ref() == Some(id) => {
+                    found.severity = Some(found.severity.map_or(*severity, |worst| worst.min(*severity)));
+                }
                 Body::Closed { .. } if event.incident.as_ref() == Some(id) => found.closed = Some(event.at),
                 _ => {}
             }

@@ -5,7 +5,7 @@ use ripcord_core::{AppId, AppendError, Batch, Event, Lease, LeaseOn, Seq, StoreE
 use crate::lease::Admitted;
 use crate::materialise::{Folds, materialise};
 use crate::seal::Raw;
-use crate::tables::Tables;
+use crate::tables::{Put, Tables};
 
 /// Appends within one transaction. The caller commits on success and on [`AppendError::LostLease`], by which a lapse seen is
 /// written down and nothing else is; on any other error it rolls back and forgets `folds`.
@@ -32,12 +32,11 @@ pub(crate) fn append(
     let mut seq = head;
     for new in &batch.events {
         seq = seq.next();
-        if tables.has_event(&new.id)? {
-            return Err(refused(format!("event {seq}: the identity `{}` was used before", new.id)));
-        }
         let (raw, event) = Raw::seal(app, seq, lease.epoch, new, prev)
             .map_err(|why| refused(format!("event {seq} would not read back: {why}")))?;
-        tables.put_event(&raw, &event)?;
+        if tables.put_event(&raw, &event)? == Put::UsedBefore {
+            return Err(refused(format!("event {seq}: the identity `{}` was used before", new.id)));
+        }
         materialise(tables, folds, &event)?;
         prev = event.hash;
         events.push(event);

@@ -12,7 +12,7 @@
 
 use std::time::Duration;
 
-use ripcord_core::{Epoch, Holder, Lease, LeaseOn};
+use ripcord_core::{Epoch, Holder, Lease, LeaseOn, Predecessor};
 use serde::{Deserialize, Serialize};
 
 /// A lease as stored. Times are seconds of the store's clock.
@@ -34,16 +34,25 @@ pub(crate) enum Admitted {
 }
 
 impl LeaseRow {
-    /// The row after `holder` asked for the lease, or whoever has it.
-    pub fn take(row: Option<&Self>, holder: &Holder, ttl: Duration, now: f64) -> Result<Self, Holder> {
+    /// The row after `holder` asked for the lease, and what is known of whoever had it; or whoever has it. `gone` says of a holder
+    /// that it certainly lives no more: its lease is not waited out.
+    pub fn take(
+        row: Option<&Self>,
+        holder: &Holder,
+        ttl: Duration,
+        now: f64,
+        gone: impl FnOnce(&Holder) -> bool,
+    ) -> Result<(Self, Predecessor), Holder> {
         let ttl = ttl.as_secs_f64();
         let (epoch, by) = row.map_or((0, None), |row| (row.epoch, row.holder.as_ref()));
-        let epoch = match by {
-            Some(by) if by.incarnation == holder.incarnation => epoch,
+        let (epoch, before) = match by {
+            None => (epoch + 1, Predecessor::None),
+            Some(by) if by.incarnation == holder.incarnation => (epoch, Predecessor::None),
+            Some(by) if gone(by) => (epoch + 1, Predecessor::Gone(by.clone())),
             Some(by) if row.is_some_and(|row| row.stands(now)) => return Err(by.clone()),
-            _ => epoch + 1,
+            Some(by) => (epoch + 1, Predecessor::Lapsed(by.clone())),
         };
-        Ok(Self { holder: Some(holder.clone()), epoch, expires: now + ttl, ttl })
+        Ok((Self { holder: Some(holder.clone()), epoch, expires: now + ttl, ttl }, before))
     }
 
     /// The row after a renewal; none when somebody else has it or it was let go. A lease that lapsed unnoticed is renewed: nobody
@@ -84,9 +93,9 @@ impl LeaseRow {
         now < self.expires && self.expires - now <= 2.0 * self.ttl
     }
 
-    pub fn lease(&self, on: &LeaseOn, holder: &Holder) -> Lease {
+    pub fn lease(&self, on: &LeaseOn, holder: &Holder, before: Predecessor) -> Lease {
         let ttl = Duration::try_from_secs_f64(self.ttl).unwrap_or_default();
-        Lease { on: on.clone(), holder: holder.clone(), epoch: Epoch(self.epoch), ttl }
+        Lease { on: on.clone(), holder: holder.clone(), epoch: Epoch(self.epoch), ttl, before }
     }
 }
 
@@ -103,18 +112,23 @@ mod tests {
     }
 
     fn taken(row: Option<&LeaseRow>, by: &str, now: f64) -> LeaseRow {
-        LeaseRow::take(row, &holder(by), TTL, now).unwrap()
+        LeaseRow::take(row, &holder(by), TTL, now, |_| false).unwrap().0
+    }
+
+    /// Who keeps `b` out.
+    fn refused(row: &LeaseRow, now: f64) -> Option<Holder> {
+        LeaseRow::take(Some(row), &holder("b"), TTL, now, |_| false).err()
     }
 
     fn lease(row: &LeaseRow) -> Lease {
-        row.lease(&LeaseOn::Vault("v".into()), row.holder.as_ref().unwrap())
+        row.lease(&LeaseOn::Vault("v".into()), row.holder.as_ref().unwrap(), Predecessor::None)
     }
 
     #[test]
     fn a_change_of_hands_raises_the_epoch_and_nothing_else_does() {
         let a = taken(None, "a", 100.0);
         assert_eq!(a.epoch, 1);
-        assert_eq!(LeaseRow::take(Some(&a), &holder("b"), TTL, 114.9), Err(holder("a")));
+        assert_eq!(refused(&a, 114.9), Some(holder("a")));
         assert_eq!(taken(Some(&a), "a", 110.0).epoch, 1);
         assert_eq!(taken(Some(&a), "a", 200.0).epoch, 1, "nobody came in between");
         let b = taken(Some(&a), "b", 115.0);
@@ -137,11 +151,11 @@ mod tests {
     #[test]
     fn a_step_back_of_the_clock_keeps_nobody_out() {
         let a = taken(None, "a", 10_000.0);
-        assert!(LeaseRow::take(Some(&a), &holder("b"), TTL, 9_999.0).is_err(), "a small correction is no reason");
+        assert!(refused(&a, 9_999.0).is_some(), "a small correction is no reason");
         assert_eq!(taken(Some(&a), "b", 5_000.0).epoch, 2);
         // Its holder goes on meanwhile, and the next renewal counts by the new time.
         assert_eq!(a.admits(&lease(&a), 5_000.0), Admitted::Yes);
         let a = a.renewed(&lease(&a), 5_000.0).unwrap();
-        assert!(LeaseRow::take(Some(&a), &holder("b"), TTL, 5_001.0).is_err());
+        assert!(refused(&a, 5_001.0).is_some());
     }
 }

@@ -45,7 +45,7 @@ pub(crate) fn materialise(tables: &mut impl Tables, folds: &mut Folds, event: &E
         Body::Quarantined { quarantine } => tables.put_quarantine(app, &quarantine.version, Some(quarantine))?,
         Body::Lifted { version, .. } => tables.put_quarantine(app, version, None)?,
         Body::Opened { incident } => tables.put_incident(app, event.seq, incident)?,
-        Body::Joined { .. } | Body::Closed { .. } => incident(tables, event)?,
+        Body::Joined { .. } | Body::Reported { .. } | Body::Closed { .. } => incident(tables, event)?,
         Body::Captured { capture, of, purpose, release, made, .. } => {
             let row = CaptureRow {
                 id: capture.clone(),
@@ -95,6 +95,7 @@ fn incident(tables: &mut impl Tables, event: &Event) -> Result<(), AppendError> 
             // 0 is the worst: joining raises, never lowers.
             incident.severity = incident.severity.min(*severity);
         }
+        Body::Reported { severity, .. } => incident.severity = incident.severity.min(*severity),
         _ => incident.closed = Some(event.at),
     }
     tables.put_incident(&event.app, event.seq, &incident)?;
@@ -213,6 +214,7 @@ fn of_a_run(body: &Body) -> bool {
         Body::Changed { .. }
         | Body::Opened { .. }
         | Body::Joined { .. }
+        | Body::Reported { .. }
         | Body::Closed { .. }
         | Body::Decided { .. }
         | Body::Recorded { .. }
@@ -221,6 +223,7 @@ fn of_a_run(body: &Body) -> bool {
         | Body::Quarantined { .. }
         | Body::Lifted { .. }
         | Body::Baseline { .. }
+        | Body::Baking { .. }
         | Body::Checked { .. }
         | Body::Captured { .. }
         | Body::Proven { .. }

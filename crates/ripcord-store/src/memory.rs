@@ -230,10 +230,10 @@ impl Store for MemoryStore {
             let holder = self.cleaned(holder);
             let state = &mut self.alive().await.lock().state;
             let now = state.now()?;
-            let taken = LeaseRow::take(state.lease(on)?.as_ref(), &holder, ttl, now);
-            let row = taken.map_err(|by| AcquireError::Held { by: Box::new(by) })?;
+            let taken = LeaseRow::take(state.lease(on)?.as_ref(), &holder, ttl, now, |_| false);
+            let (row, before) = taken.map_err(|by| AcquireError::Held { by: Box::new(by) })?;
             state.put_lease(on, &row)?;
-            Ok(row.lease(on, &holder))
+            Ok(row.lease(on, &holder, before))
         })
     }
 

@@ -12,7 +12,7 @@ use ripcord_core::{
 use crate::clock::{self, Clock};
 use crate::lease::LeaseRow;
 use crate::seal::Raw;
-use crate::tables::{Attempt, Kept, RunKept, Tables};
+use crate::tables::{Attempt, Kept, Put, RunKept, Tables};
 
 /// Cloned for every append, so that one that fails half way leaves nothing behind; what is large is shared.
 #[derive(Clone, Default)]
@@ -159,14 +159,12 @@ impl Tables for State {
         Ok(events.iter().filter(|event| event.run.as_ref() == Some(run)).map(|event| (**event).clone()).collect())
     }
 
-    fn has_event(&self, id: &str) -> Kept<bool> {
-        Ok(self.event_ids.contains(id))
-    }
-
-    fn put_event(&mut self, raw: &Raw, event: &Event) -> Kept<()> {
-        self.event_ids.insert(raw.id.as_str().into());
+    fn put_event(&mut self, raw: &Raw, event: &Event) -> Kept<Put> {
+        if !self.event_ids.insert(raw.id.as_str().into()) {
+            return Ok(Put::UsedBefore);
+        }
         self.journal_mut(&event.app).events.push(Arc::new(event.clone()));
-        Ok(())
+        Ok(Put::Done)
     }
 
     fn blob(&self, digest: &Digest) -> Kept<Option<Vec<u8>>> {

@@ -35,6 +35,14 @@ impl Attempt {
     }
 }
 
+/// What became of an event to be put down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Put {
+    Done,
+    /// Its identity is another event's: nothing was written.
+    UsedBefore,
+}
+
 pub(crate) type Kept<T> = Result<T, StoreError>;
 
 /// One transaction's view. Nothing written is seen by others before it is committed.
@@ -47,8 +55,7 @@ pub(crate) trait Tables {
     fn put_head(&mut self, app: &AppId, seq: Seq, hash: Digest) -> Kept<()>;
     fn events(&self, app: &AppId, after: Seq, most: usize) -> Kept<Vec<Event>>;
     fn run_events(&self, app: &AppId, run: &RunId) -> Kept<Vec<Event>>;
-    fn has_event(&self, id: &str) -> Kept<bool>;
-    fn put_event(&mut self, raw: &Raw, event: &Event) -> Kept<()>;
+    fn put_event(&mut self, raw: &Raw, event: &Event) -> Kept<Put>;
 
     fn blob(&self, digest: &Digest) -> Kept<Option<Vec<u8>>>;
     fn put_blob(&mut self, digest: &Digest, bytes: &[u8]) -> Kept<()>;

@@ -529,8 +529,19 @@ fn what_goes_wrong_is_told_with_what_to_do() {
         ),
         (69, None, Body::Proven { capture: CaptureId::at(Seq(17)), level: ProofLevel::Restored }),
         (70, None, Body::Spoiled { capture: CaptureId::at(Seq(17)), why: "checksum differs".to_owned() }),
-        (71, None, Body::Pruned { capture: CaptureId::at(Seq(17)) }),
-        (72, Some(40), Body::Ended { end: End::Expired }),
+        (
+            71,
+            None,
+            Body::Reported {
+                by: alice(),
+                what: "customers cannot pay".to_owned(),
+                severity: Severity(0),
+                issue: "outage".parse().ok(),
+            },
+        ),
+        (72, None, Body::Baking { release: ripcord_core::ReleaseId::at(Seq(3)), until: at(90) }),
+        (73, None, Body::Pruned { capture: CaptureId::at(Seq(17)) }),
+        (74, Some(40), Body::Ended { end: End::Expired }),
     ];
     insta::assert_snapshot!(told(&story(lines)), @r"
      1 run-20 proposed by policy: roll back to v1.0.0, level 2 `code`
@@ -579,7 +590,10 @@ fn what_goes_wrong_is_told_with_what_to_do() {
        errors: 0.001 (median of 60 samples)
     69 cap-17 restored on trial
     70 cap-17 cannot be relied on any more: checksum differs
-    71 cap-17 pruned
-    72 run-40 ended: nobody answered in time, nothing was done
+    71 alice@desk reported, as P0: customers cannot pay
+       as `outage`
+    72 rel-3 bakes until 2027-01-15T08:01:30Z
+    73 cap-17 pruned
+    74 run-40 ended: nobody answered in time, nothing was done
     ");
 }

@@ -209,3 +209,114 @@ async fn a_report_joins_the_open_incident_and_counts_in_what_is_decided() {
     stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
     assert_eq!(stage.incidents().await.len(), 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_took_up_in_time_begins_nothing_hours_later() {
+    let mut stage = Stage::new(|_| {}).await;
+    let rollback = stage.rollback(2).await;
+    stage.kill();
+    let late = stage.leave("op", &rollback).await;
+    let record = stage.leave("op", &Ask::Record { version: "v9".into() }).await;
+    let lease = stage.leave("op", &Ask::Yield { to: "a deployment".into() }).await;
+    seconds(16 * 60).await;
+    let timely = stage.leave("op", &Ask::Note { text: "look at the queue".into() }).await;
+    stage.open().await;
+    for (id, what) in [(late, "for a rollback"), (record, "recorded as v9"), (lease, "the lease for a deployment")] {
+        let reply = stage.reply(id).await;
+        let Reply::Refused { why, advice: Some(advice) } = &reply else { panic!("{reply:?}") };
+        assert!(why.contains(what) && why.contains("nobody took it up") && advice.contains("ask again"), "{reply:?}");
+        let noted =
+            |event: &Event| matches!(&event.body, Body::Noted { by: Actor::Policy, text } if text.contains(what));
+        assert!(stage.events().await.iter().any(noted), "that it was asked is on the record: {what}");
+    }
+    assert!(matches!(stage.reply(timely).await, Reply::Taken { .. }));
+    assert_eq!(stage.runs().await.len(), 0);
+    assert!(stage.desk().is_running(), "the lease is nobody's to let go of any more");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_left_a_moment_ago_is_taken_up_by_the_next_holder() {
+    let mut stage = Stage::new(|_| {}).await;
+    let rollback = stage.rollback(2).await;
+    stage.kill();
+    let id = stage.leave("op", &rollback).await;
+    seconds(5 * 60).await;
+    stage.open().await;
+    assert!(matches!(stage.reply(id).await, Reply::Taken { run: Some(_), .. }));
+    stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_report_and_an_answer_that_names_its_plan_hold_however_late_they_are_heard() {
+    let mut stage = Stage::new(|app| {
+        app.severities.get_mut(&Severity(1)).unwrap().authority = crate::stage::authority(false);
+        app.strategies.insert("standard".parse().unwrap(), vec![rung(2, Climb::Ask)]);
+    })
+    .await;
+    stage.errors.says(bad_code);
+    let run = stage.until(|state| *state == RunState::Waiting).await;
+    stage.kill();
+    let answer = Answer::Approve;
+    let yes = Ask::Answer { run: run.id.clone(), plan: run.digest, answer, reason: None, consent: None };
+    let yes = stage.leave("op", &yes).await;
+    let what = "customers call".to_owned();
+    let report = stage.leave("op", &Ask::Declare { what, severity: Some(Severity(1)), issue: None }).await;
+    seconds(3600).await;
+    stage.open().await;
+    assert!(matches!(stage.reply(yes).await, Reply::Taken { .. }));
+    assert!(matches!(stage.reply(report).await, Reply::Taken { .. }));
+    stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_taken_back_by_its_maker_before_anybody_takes_it_up() {
+    let mut stage = Stage::new(|_| {}).await;
+    let rollback = stage.rollback(2).await;
+    stage.kill();
+    let id = stage.leave("op", &rollback).await;
+    let back = stage.leave("op", &Ask::Withdraw { request: id }).await;
+    stage.open().await;
+    assert!(matches!(stage.reply(back).await, Reply::Taken { .. }));
+    assert!(matches!(stage.reply(id).await, Reply::Refused { why, .. } if why.contains("taken it back")));
+    seconds(60).await;
+    assert_eq!(stage.runs().await.len(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_is_not_taken_back_by_another_nor_when_it_was_taken_up() {
+    let mut stage = Stage::new(|_| {}).await;
+    let rollback = stage.rollback(2).await;
+    stage.kill();
+    let id = stage.leave("op", &rollback).await;
+    let others = stage.leave("eve", &Ask::Withdraw { request: id }).await;
+    stage.open().await;
+    assert!(matches!(stage.reply(id).await, Reply::Taken { run: Some(_), .. }));
+    assert!(matches!(stage.reply(others).await, Reply::Refused { .. }));
+    assert!(stage.refused(Ask::Withdraw { request: id }).await.contains("was taken up"));
+    stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_skipped_in_the_middle_harms_nobody_when_it_ends() {
+    let stage = Stage::new(|_| {}).await;
+    stage.universe.with(|truth| {
+        truth.takes.insert("stop/web".into(), Duration::from_secs(4));
+    });
+    stage.taken(stage.rollback(2).await).await;
+    for _ in 0..100 {
+        let run = stage.last().await;
+        if matches!(run.steps.get(&StepId("stop/web".into())), Some(StepState::InDoubt { .. })) {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    let run = stage.last().await;
+    let step = StepId("stop/web".into());
+    stage.taken(of(&run, Verb::Skip { step, reason: "it is not needed".into() })).await;
+    stage.until(ended).await;
+    assert!(stage.desk().is_running());
+    let events = stage.events().await;
+    let said =
+        |event: &Event| matches!(&event.body, Body::Noted { text, .. } if text.contains("was done all the same"));
+    assert!(events.iter().any(said), "what came of it is on the record");
+}

@@ -288,3 +288,133 @@ async fn nothing_is_deployed_while_what_was_restored_is_watched() {
     let done = deployed(&stage, "v3", async { Err("only to see".to_owned()) }).await;
     assert!(matches!(done, Deployed::CommandFailed { .. }), "{done:?}");
 }
+
+/// A deployment of v3 whose process is killed in the middle of its bake.
+async fn killed_in_its_bake(configure: impl FnOnce(&mut Application)) -> Stage {
+    let mut stage = fine(configure).await;
+    let universe = stage.universe.clone();
+    let (desk, board) = (stage.desk(), std::sync::Arc::clone(&stage.holding.as_ref().unwrap().board));
+    let deploying = tokio::spawn(async move {
+        let command = async move {
+            put_out(&universe, "v3");
+            Ok(())
+        };
+        deploy(&desk, &board, "v3", vec![], command).await
+    });
+    for _ in 0..600 {
+        if bakes(&stage).await.len() == 1 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    seconds(10).await;
+    stage.kill();
+    assert!(deploying.await.unwrap().is_err());
+    stage
+}
+
+/// Until when v3 was to bake, each time somebody began.
+async fn bakes(stage: &Stage) -> Vec<jiff::Timestamp> {
+    let until = |event: Event| match event.body {
+        Body::Baking { until, .. } => Some(until),
+        _ => None,
+    };
+    stage.events().await.into_iter().filter_map(until).collect()
+}
+
+async fn verdict(stage: &Stage) -> Verdict {
+    stage.ledger().await.typed("v3").unwrap().verdict.clone()
+}
+
+async fn until_judged(stage: &Stage) -> Verdict {
+    for _ in 0..6000 {
+        if verdict(stage).await != Verdict::Undecided {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    verdict(stage).await
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bake_cut_off_is_given_a_whole_new_time_by_the_next_holder() {
+    let mut stage = killed_in_its_bake(|_| {}).await;
+    seconds(3600).await; // Nobody looks: this counts for nothing.
+    stage.open().await;
+    let taken_up = stage.world.clock.now();
+    seconds(10).await;
+    let baking = ripcord_engine::baking(&stage.world, &stage.ledger().await).await.unwrap();
+    let Some(ripcord_engine::Baking::Since { until, .. }) = baking else { panic!("{baking:?}") };
+    assert_eq!(bakes(&stage).await.len(), 2);
+    let bake = stage.world.application.policy.bake;
+    assert!(between(taken_up, until) >= bake, "{taken_up} to {until}");
+    assert_eq!(verdict(&stage).await, Verdict::Undecided);
+    let Verdict::Good { at, .. } = until_judged(&stage).await else { panic!() };
+    assert!(between(taken_up, at) >= bake, "{taken_up} to {at}");
+    assert_eq!(ripcord_engine::baking(&stage.world, &stage.ledger().await).await.unwrap(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_holder_that_leaves_at_once_takes_up_no_bake() {
+    let mut stage = killed_in_its_bake(|_| {}).await;
+    seconds(20).await;
+    for _ in 0..20 {
+        stage.open().await;
+        seconds(2).await;
+        stage.holding.take().unwrap().finish("its work is over").await;
+    }
+    assert_eq!((bakes(&stage).await.len(), verdict(&stage).await), (1, Verdict::Undecided));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bake_taken_up_without_data_ends_without_a_verdict_and_is_told_once() {
+    let mut stage = killed_in_its_bake(|_| {}).await;
+    stage.errors.says(|_, _| Some(Reading::Empty));
+    stage.open().await;
+    seconds(120).await;
+    let told = |stage: &Stage| {
+        let about = stage.pager.about(About::Released);
+        about.iter().filter(|message| message.title.contains("nobody can call it good")).count()
+    };
+    assert_eq!((verdict(&stage).await, told(&stage)), (Verdict::Undecided, 1));
+    stage.errors.value(0.01);
+    stage.restart().await;
+    seconds(120).await;
+    assert_eq!(
+        (verdict(&stage).await, told(&stage)),
+        (Verdict::Undecided, 1),
+        "it came to its end; a person is to say"
+    );
+    stage.taken(Ask::Mark { release: "v3".into(), good: true, why: "seen by hand".into() }).await;
+    assert!(matches!(verdict(&stage).await, Verdict::Good { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_breaches_in_a_bake_taken_up_is_taken_back() {
+    let mut stage = killed_in_its_bake(|_| {}).await;
+    stage.open().await;
+    seconds(12).await;
+    stage.errors.says(|universe, cx| {
+        let bad = universe.with(|truth| truth.real[&Place::local(name("code"))].revision == "v3");
+        Some(Reading::of(Sample::new(cx.now, if bad { 0.5 } else { 0.01 })))
+    });
+    stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+    assert_eq!(stage.revision("code"), "good");
+    seconds(120).await;
+    assert!(matches!(verdict(&stage).await, Verdict::Bad { .. }));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_bake_in_which_something_was_reported_begins_anew_when_that_is_over() {
+    let mut stage = killed_in_its_bake(|_| {}).await;
+    stage.open().await;
+    seconds(15).await;
+    stage.taken(Ask::Declare { what: "it is slow".into(), severity: Some(Severity(2)), issue: None }).await;
+    seconds(120).await;
+    assert_eq!(verdict(&stage).await, Verdict::Undecided, "not while something is open about it");
+    let incident = stage.incidents().await[0].id.clone();
+    stage.taken(Ask::CloseIncident { incident, why: "it was the network".into() }).await;
+    let closed = stage.world.clock.now();
+    let Verdict::Good { at, .. } = until_judged(&stage).await else { panic!() };
+    assert!(between(closed, at) >= stage.world.application.policy.bake);
+}

@@ -81,7 +81,7 @@ async fn a_lost_lease_ends_what_is_in_flight_and_writes_nothing() {
 
 #[tokio::test(start_paused = true)]
 async fn a_store_that_fails_stops_the_holder_and_the_next_one_goes_on() {
-    for failing in [30, 33, 36, 40, 45] {
+    for failing in [28, 31, 34, 37, 40] {
         let mut stage = Stage::empty(|_| {}).await;
         let store =
             stage.store.clone().with_faults(move |n| if n == failing { Fault::FailBefore } else { Fault::None });
@@ -90,7 +90,8 @@ async fn a_store_that_fails_stops_the_holder_and_the_next_one_goes_on() {
         stage.open().await;
         history(&stage.desk(), &stage.made, &stage.universe).await.unwrap();
         stage.errors.says(bad_code);
-        let why = stage.holding.as_mut().unwrap().ended().await;
+        let ended = tokio::time::timeout(Duration::from_secs(3600), stage.holding.as_mut().unwrap().ended());
+        let why = ended.await.unwrap_or_else(|_| panic!("there was no append {failing}"));
         assert!(matches!(why, Stop::Store(StoreError::Unavailable { .. })), "{why:?}");
         stage.holding.take().unwrap().finish("the store failed").await;
         stage.open().await;
@@ -270,4 +271,107 @@ async fn a_baseline_measured_before_a_release_judges_it_also_after_a_restart() {
     });
     stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
     assert_eq!(stage.revision("code"), "good");
+}
+
+/// A rollback in the middle of which the process is stopped, while what it had begun is carried out by somebody else.
+async fn orphaned() -> Stage {
+    let stage = Stage::new(|app| {
+        let slow = Some(Duration::from_secs(60));
+        app.components.values_mut().for_each(|component| component.step_limit = slow);
+    })
+    .await;
+    stage.universe.with(|truth| {
+        truth.takes.insert("stop/web".into(), Duration::from_secs(40));
+        truth.orphans.insert("stop/web".into());
+    });
+    stage.taken(stage.rollback(2).await).await;
+    for _ in 0..600 {
+        let run = stage.last().await;
+        if matches!(run.steps.get(&StepId("stop/web".into())), Some(StepState::InDoubt { .. })) {
+            return stage;
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    panic!("it was never begun: {:?}", stage.last().await.steps)
+}
+
+async fn waited(stage: &Stage) -> usize {
+    let events = stage.events().await;
+    let said =
+        |event: &&Event| matches!(&event.body, Body::Noted { text, .. } if text.contains("not known to be gone"));
+    events.iter().filter(said).count()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_holder_not_known_to_be_gone_had_begun_is_waited_out() {
+    let mut stage = orphaned().await;
+    let began = tokio::time::Instant::now();
+    stage.kill();
+    stage.open().await;
+    assert!(began.elapsed() < Duration::from_secs(30), "the lease ran out while the effect was still under way");
+    assert!(stage.on("web"));
+    let run = stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+    assert_eq!(waited(&stage).await, 1);
+    let StepState::Done { attempt, .. } = &run.steps[&StepId("stop/web".into())] else { panic!("{:?}", run.steps) };
+    assert_eq!(*attempt, 1, "it was not done beside the other");
+    assert_eq!(stage.universe.with(|truth| truth.violations.clone()), Vec::<String>::new());
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_holder_that_let_go_nothing_is_waited_for() {
+    let mut stage = orphaned().await;
+    stage.holding.take().unwrap().finish("its work is over").await;
+    // What it had begun ended with it.
+    stage.universe.with(|truth| truth.takes.clear());
+    stage.open().await;
+    seconds(3).await;
+    assert_eq!(waited(&stage).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overrun_budget_is_not_told_again_by_the_next_holder() {
+    let mut stage = Stage::new(|app| {
+        let mut short = rung(2, Climb::Ask);
+        short.budget = Duration::from_secs(2);
+        app.strategies.insert("standard".parse().unwrap(), vec![short]);
+    })
+    .await;
+    stage.universe.with(|truth| {
+        truth.takes.insert("restore/code".into(), Duration::from_secs(4));
+    });
+    stage.errors.says(bad_code);
+    let overran = |events: &[Event]| events.iter().filter(|event| matches!(event.body, Body::Overran { .. })).count();
+    for _ in 0..600 {
+        if overran(&stage.events().await) > 0 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    stage.restart().await;
+    stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+    assert_eq!(overran(&stage.events().await), 1);
+    let over = stage.pager.about(About::Progress);
+    assert_eq!(over.iter().filter(|message| message.title.contains("over its budget")).count(), 1, "{over:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_panics_inside_ends_the_holder_and_is_called_what_it_is() {
+    // While a run is driven.
+    let mut stage = Stage::new(|_| {}).await;
+    stage.universe.with(|truth| {
+        truth.takes.insert("stop/web".into(), Duration::from_secs(3));
+    });
+    stage.taken(stage.rollback(2).await).await;
+    stage.until(|state| *state == RunState::Running).await;
+    stage.universe.with(|truth| truth.breaks = true);
+    let why = stage.holding.as_mut().unwrap().ended().await;
+    assert!(matches!(why, Stop::Broken { .. }), "{why:?}");
+    assert!(why.to_string().starts_with("an error inside Ripcord: "), "{why}");
+    // While a request is looked into, where nobody drives anything.
+    let mut stage = Stage::new(|_| {}).await;
+    let rollback = stage.rollback(2).await;
+    stage.universe.with(|truth| truth.breaks = true);
+    stage.leave("op", &rollback).await;
+    let ended = tokio::time::timeout(Duration::from_secs(60), stage.holding.as_mut().unwrap().ended()).await;
+    assert!(matches!(ended, Ok(Stop::Broken { .. })), "{ended:?}");
 }

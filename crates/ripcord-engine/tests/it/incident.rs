@@ -373,3 +373,103 @@ async fn what_gives_data_up_is_asked_for_and_where_it_did_not_help_nothing_climb
     seconds(60).await;
     assert_eq!(stage.runs().await.len(), 1, "people go on from here");
 }
+
+/// Two recorded releases, the older one good, with captures that were read back and no more; the younger one is bad.
+async fn with_captures(asked: ProofLevel) -> Stage {
+    let stage = Stage::new(|app| {
+        app.policy.automatic_proof = asked;
+        app.strategies.insert("standard".parse().unwrap(), vec![rung(2, Climb::Ask)]);
+    })
+    .await;
+    stage.taken(Ask::Record { version: "v3".into() }).await;
+    stage.taken(Ask::Mark { release: "v3".into(), good: true, why: "it is fine".into() }).await;
+    let code = Place::local(crate::universe::name("code"));
+    stage.universe.with(|truth| truth.real.get_mut(&code).unwrap().revision = "v4".into());
+    stage.taken(Ask::Record { version: "v4".into() }).await;
+    stage
+}
+
+/// What is bad as long as code is at v4.
+fn since_v4(universe: &crate::universe::Universe, cx: &Cx) -> Option<Reading> {
+    let code = Place::local(crate::universe::name("code"));
+    let bad = universe.with(|truth| truth.real[&code].revision == "v4");
+    Some(Reading::of(Sample::new(cx.now, if bad { 0.5 } else { 0.01 })))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_not_proven_far_enough_is_asked_for_and_not_begun_by_itself() {
+    let stage = with_captures(ProofLevel::Restored).await;
+    stage.errors.says(since_v4);
+    let run = stage.until(|state| *state == RunState::Waiting).await;
+    assert!(!run.automatic);
+    seconds(2).await;
+    assert_eq!(stage.pager.about(About::ApprovalNeeded).len(), 1, "a person is called instead");
+    assert_eq!(stage.revision("code"), "v4");
+    stage.taken(answer(&run, Answer::Approve, None)).await;
+    stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+    assert_eq!(stage.revision("code"), "bad", "what code was when v3 was recorded");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_proven_as_far_as_asked_needs_nobody() {
+    let stage = with_captures(ProofLevel::Restored).await;
+    for row in stage.store.captures(stage.world.app()).await.unwrap() {
+        stage.taken(Ask::Proven { capture: row.id, level: ProofLevel::Restored }).await;
+    }
+    stage.errors.says(since_v4);
+    let run = stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+    assert!(run.automatic);
+    let stage = with_captures(ProofLevel::ReadBack).await;
+    stage.errors.says(since_v4);
+    let run = stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+    assert!(run.automatic);
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_approvers_are_two_people() {
+    let stage = Stage::new(|app| {
+        app.severities.get_mut(&Severity(1)).unwrap().authority = Authority { quorum: 2, ..authority(false) };
+        app.strategies.insert("standard".parse().unwrap(), vec![rung(2, Climb::Ask)]);
+    })
+    .await;
+    stage.errors.says(bad_code);
+    let run = stage.until(|state| *state == RunState::Waiting).await;
+    let yes = answer(&run, Answer::Approve, None);
+    for _ in 0..2 {
+        let id = stage.leave("anna", &yes).await;
+        let reply = stage.reply(id).await;
+        assert!(matches!(&reply, Reply::Taken { said, .. } if said.contains("1 of 2")), "{reply:?}");
+        seconds(30).await;
+        assert_eq!(stage.last().await.state, RunState::Waiting, "one person counts once");
+    }
+    assert_eq!(stage.revision("code"), "bad");
+    let id = stage.leave("bert", &yes).await;
+    let reply = stage.reply(id).await;
+    assert!(matches!(&reply, Reply::Taken { said, .. } if said.contains("is approved")), "{reply:?}");
+    let run = stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+    assert_eq!(run.approvals.len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_reported_raises_the_incident_also_for_the_next_holder() {
+    let mut stage = Stage::new(|app| {
+        app.matrix.rows[0].issues = [Name::new("wrong-prices").unwrap()].into();
+        app.triggers.values_mut().for_each(|rule| rule.severity = Severity(2));
+    })
+    .await;
+    stage.errors.says(bad_code);
+    seconds(20).await;
+    assert_eq!(stage.incidents().await[0].severity, Severity(2));
+    let issue = Name::new("wrong-prices").ok();
+    stage.taken(Ask::Declare { what: "prices are wrong".into(), severity: Some(Severity(1)), issue }).await;
+    assert_eq!(stage.incidents().await[0].severity, Severity(1));
+    stage.until(ended).await;
+    // As if the holder had died before it decided.
+    stage.rewind(|body| matches!(body, Body::Reported { .. })).await;
+    assert_eq!((stage.incidents().await[0].severity, stage.runs().await.len()), (Severity(1), 0));
+    stage.universe.with(|truth| truth.real.values_mut().for_each(|real| real.revision = "bad".into()));
+    stage.open().await;
+    stage.taken(Ask::Declare { what: "still".into(), severity: Some(Severity(2)), issue: None }).await;
+    stage.until(|state| *state == RunState::Ended(End::Succeeded)).await;
+    assert_eq!(stage.incidents().await[0].severity, Severity(1), "a milder report lowers nothing");
+}

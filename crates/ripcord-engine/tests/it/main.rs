@@ -12,3 +12,4 @@ mod run;
 mod sim;
 mod stage;
 mod universe;
+mod upkeep;

@@ -9,7 +9,7 @@ use ripcord_engine::{Board, Desk, Driver, load};
 use ripcord_store::MemoryStore;
 
 use crate::sim::{Made, approved, history, plain, restore, world};
-use crate::universe::{self, Dice, Trouble, Universe, name};
+use crate::universe::{self, Dice, Fate, Trouble, Universe, name};
 
 /// One thing that is read, one process that reads it, one switch.
 fn small() -> Made {
@@ -29,7 +29,10 @@ fn small() -> Made {
 }
 
 async fn begun() -> (Made, Universe, Arc<Desk>, Driver) {
-    let made = small();
+    begun_with(small()).await
+}
+
+async fn begun_with(made: Made) -> (Made, Universe, Arc<Desk>, Driver) {
     let universe = Universe::new(Dice(7));
     let desk = Desk::take(world(&made, &universe, MemoryStore::new()), Duration::from_secs(3600)).await.unwrap();
     history(&desk, &made, &universe).await.unwrap();
@@ -137,4 +140,89 @@ async fn a_stale_holder_cannot_write() {
     assert_eq!(driver.drive().await, Err(ripcord_engine::Stop::LostLease));
     let applied = universe.with(|truth| truth.applied);
     assert_eq!(applied, 0, "nothing may be begun without the lease");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_and_the_intent_it_lets_begin_are_one_commit() {
+    let (_, universe, desk, mut driver) = begun().await;
+    universe.with(|truth| truth.trouble = Trouble::default());
+    let mut written = desk.listen();
+    driver.drive().await.unwrap();
+    let mut events = vec![];
+    while let Ok(event) = written.try_recv() {
+        events.push(event);
+    }
+    // Every batch has one moment; the start of the one reader follows from the restore and from nothing else.
+    let at = |found: &dyn Fn(&Body) -> bool| events.iter().find(|event| found(&event.body)).unwrap();
+    let done = at(&|body| matches!(body, Body::Acted { step, .. } if step.0 == "restore/code"));
+    let begun = at(&|body| matches!(body, Body::Intent { step, .. } if step.0 == "start/web"));
+    assert_eq!((begun.seq, begun.at), (done.seq.next(), done.at));
+}
+
+/// The same world, in which every adapter is of another major version, and its desk.
+async fn newer(made: &Made, universe: &Universe, desk: Arc<Desk>) -> Arc<Desk> {
+    let mut newer = world(made, universe, MemoryStore::new());
+    for (id, capabilities) in &made.components {
+        let fake = universe::Fake { universe: universe.clone(), capabilities: capabilities.clone(), major: 2 };
+        newer.parts.components.insert(id.clone(), Arc::new(fake));
+    }
+    newer.store = Arc::clone(&desk.world.store);
+    desk.leave().await.unwrap();
+    Desk::take(newer, Duration::from_secs(3600)).await.unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_step_in_doubt_of_another_major_is_parked_and_nothing_is_begun() {
+    let (made, universe, desk, mut driver) = begun().await;
+    let id = driver.run.id.clone();
+    universe.with(|truth| truth.trouble.kills = 100);
+    tokio::select! {
+        _ = driver.drive() => panic!("it was to be killed"),
+        () = universe.killed.notified() => {}
+    }
+    drop(driver);
+    universe.with(|truth| truth.trouble = Trouble::default());
+    let desk = newer(&made, &universe, desk).await;
+    let run = load(&desk, &id).await.unwrap();
+    assert!(run.steps.values().any(|state| matches!(state, StepState::InDoubt { .. })), "{:?}", run.steps);
+    let (applied, events) = (universe.with(|truth| truth.applied), desk.listen());
+    let mut driver = Driver::new(&desk, &Arc::new(Board::default()), run, events);
+    driver.drive().await.unwrap();
+    let RunState::Parked(ParkedWhy::OtherAdapter { have, .. }) = &driver.run.state else {
+        panic!("{:?}", driver.run.state)
+    };
+    assert_eq!(have, "fake 2");
+    assert_eq!(universe.with(|truth| truth.applied), applied, "nothing was begun");
+}
+
+/// How often a step was begun, and how it then stood, when the outcome of its first try was not known.
+async fn unknown(fate: Fate, redo: Redo) -> (Run, usize) {
+    let mut made = small();
+    made.components.get_mut(&name("code")).unwrap().redo = redo;
+    let (_, universe, desk, mut driver) = begun_with(made).await;
+    universe.with(|truth| truth.fates.insert("restore/code".into(), fate));
+    driver.drive().await.unwrap();
+    let begun = bodies(&desk).await.iter().filter(|line| *line == "intent restore/code").count();
+    assert_eq!(universe.with(|truth| truth.violations.clone()), Vec::<String>::new());
+    (driver.run, begun)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outcome_nobody_knows_is_found_by_looking() {
+    let code = StepId("restore/code".into());
+    let (run, begun) = unknown(Fate::Acts, Redo::Never).await;
+    assert_eq!((&run.state, begun), (&RunState::Ended(End::Succeeded), 1), "the goal holds: it was done");
+    let StepState::Done { proof, .. } = &run.steps[&code] else { panic!("{:?}", run.steps[&code]) };
+    assert!(proof.found.contains("found done"), "{proof:?}");
+
+    let (run, begun) = unknown(Fate::DoesNothing, Redo::Never).await;
+    assert_eq!((&run.state, begun), (&RunState::Ended(End::Succeeded), 2), "as before: it is begun again");
+
+    let (run, begun) = unknown(Fate::Tears, Redo::Safe).await;
+    assert_eq!((&run.state, begun), (&RunState::Ended(End::Succeeded), 2), "half way, and it may be done again");
+
+    let (run, begun) = unknown(Fate::Tears, Redo::Never).await;
+    assert_eq!(begun, 1, "half way, and nobody may do it again");
+    let RunState::Parked(ParkedWhy::InDoubt { step, found }) = &run.state else { panic!("{:?}", run.state) };
+    assert_eq!((step, found.as_str()), (&code, "torn"));
 }

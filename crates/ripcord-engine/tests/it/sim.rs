@@ -276,10 +276,14 @@ async fn whole_life(
 }
 
 async fn free_desk(world: &World) -> Arc<Desk> {
+    take_desk(world, Duration::from_secs(15)).await
+}
+
+async fn take_desk(world: &World, ttl: Duration) -> Arc<Desk> {
     loop {
-        match Desk::take(world.clone(), Duration::from_secs(15)).await {
+        match Desk::take(world.clone(), ttl).await {
             Ok(desk) => return desk,
-            Err(_) => tokio::time::sleep(Duration::from_secs(1)).await, // The dead one's lease runs out.
+            Err(_) => tokio::time::sleep(ttl / 15).await, // The dead one's lease runs out.
         }
     }
 }
@@ -350,13 +354,15 @@ async fn carry_on(
     id: &RunId,
     dice: &mut Dice,
 ) -> Result<(), String> {
+    // Some leases run out while a call that somebody stopped had begun is still under way.
+    let ttl = dice.pick(&[Duration::from_secs(15), Duration::from_millis(150)]);
     for life in 0..200 {
         if life > 25 {
             universe.with(|truth| truth.trouble = Trouble::default());
         }
         let store = store.restart();
         let world = world(made, universe, store.clone());
-        let desk = free_desk(&world).await;
+        let desk = take_desk(&world, ttl).await;
         if life < 25 && dice.chance(10) {
             continue; // Killed before it did anything: the lease it took runs out unused.
         }

@@ -355,15 +355,24 @@ impl Stage {
     }
 
     pub async fn ask(&self, ask: Ask) -> Reply {
-        let by = Actor::Person { user: "op".into(), host: "here".into() };
-        let id = self.store.request(self.world.app(), &by, &ask).await.unwrap();
+        let id = self.leave("op", &ask).await;
+        self.reply(id).await
+    }
+
+    /// Leaves a request, whether or not there is anybody to answer it.
+    pub async fn leave(&self, user: &str, ask: &Ask) -> u64 {
+        let by = Actor::Person { user: user.into(), host: "here".into() };
+        self.store.request(self.world.app(), &by, ask).await.unwrap()
+    }
+
+    pub async fn reply(&self, id: u64) -> Reply {
         for _ in 0..3000 {
             if let Some(reply) = self.store.reply(self.world.app(), id).await.unwrap() {
                 return reply;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
-        panic!("nobody answered {ask:?}");
+        panic!("nobody answered request {id}");
     }
 
     pub async fn taken(&self, ask: Ask) -> Option<RunId> {

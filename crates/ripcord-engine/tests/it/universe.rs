@@ -73,6 +73,22 @@ pub struct Truth {
     pub busiest: u32,
     /// Revisions that can no longer be had.
     pub gone: BTreeSet<String>,
+    /// How a step goes the next time it is begun, where it is not up to the dice.
+    pub fates: BTreeMap<String, Fate>,
+    /// What is being done by somebody who goes on with it whatever becomes of us, the next time it is begun.
+    pub orphans: BTreeSet<String>,
+    /// Whether components panic when they are asked what they can do.
+    pub breaks: bool,
+    /// What was set aside, by place, and what tidying it comes to.
+    pub aside: BTreeMap<Place, Result<Vec<String>, String>>,
+}
+
+/// How an effect goes whose outcome nobody is told.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Fate {
+    Acts,
+    DoesNothing,
+    Tears,
 }
 
 #[derive(Clone)]
@@ -98,6 +114,10 @@ impl Universe {
             busy: 0,
             busiest: 0,
             gone: BTreeSet::new(),
+            fates: BTreeMap::new(),
+            orphans: BTreeSet::new(),
+            breaks: false,
+            aside: BTreeMap::new(),
         };
         Self { truth: Arc::new(Mutex::new(truth)), killed: Arc::new(Notify::new()) }
     }
@@ -108,6 +128,7 @@ impl Universe {
 }
 
 /// A component that lives in a universe.
+#[derive(Clone)]
 pub struct Fake {
     pub universe: Universe,
     pub capabilities: Capabilities,
@@ -281,6 +302,8 @@ impl Component for Fake {
     }
 
     fn capabilities(&self) -> Capabilities {
+        let breaks = self.universe.with(|truth| truth.breaks);
+        assert!(!breaks, "it breaks");
         self.capabilities.clone()
     }
 
@@ -343,6 +366,14 @@ impl Component for Fake {
                 truth.takes.get(&step.id.0).copied().unwrap_or(dice)
             });
             let _busy = Busy::new(&self.universe, step);
+            if self.universe.with(|truth| truth.orphans.remove(&step.id.0)) {
+                let (other, step, before) = (self.clone(), step.clone(), before.clone());
+                let doing = tokio::spawn(async move {
+                    tokio::time::sleep(takes).await;
+                    other.act(&step, &before, false)
+                });
+                return doing.await.unwrap();
+            }
             tokio::time::sleep(takes).await;
             if self.universe.with(|truth| truth.refuses.contains(&step.id.0)) {
                 return Outcome::Failed(Failure::never("it refuses"));
@@ -350,7 +381,14 @@ impl Component for Fake {
             if matches!(step.action, Action::Prove { .. }) {
                 return Outcome::Done(Proof::of("there"));
             }
-            match self.luck() {
+            let fate = self.universe.with(|truth| truth.fates.remove(&step.id.0));
+            let luck = match fate {
+                Some(Fate::Acts) => Luck::Unknown { acted: true },
+                Some(Fate::DoesNothing) => Luck::Unknown { acted: false },
+                Some(Fate::Tears) => Luck::Tears,
+                None => self.luck(),
+            };
+            match luck {
                 Luck::Good => self.act(step, before, false),
                 Luck::Fails(retry) => Outcome::Failed(Failure { retry, ..Failure::never("bad luck") }),
                 Luck::Unknown { acted } => {
@@ -374,6 +412,15 @@ impl Component for Fake {
                     self.universe.killed.notify_one();
                     std::future::pending().await
                 }
+            }
+        })
+    }
+
+    fn tidy<'a>(&'a self, _: &'a Cx, place: &'a Place, _: Timestamp) -> Fut<'a, Result<Vec<String>, Failure>> {
+        Box::pin(async move {
+            match self.universe.with(|truth| truth.aside.remove(place)) {
+                Some(found) => found.map_err(Failure::later),
+                None => Ok(vec![]),
             }
         })
     }

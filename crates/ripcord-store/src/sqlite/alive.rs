@@ -10,8 +10,12 @@ use std::fs::{File, OpenOptions};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{FlockOperation, flock};
+
+/// How long the file of one that is gone is kept: longer than any lease.
+const KEPT: Duration = Duration::from_secs(24 * 3600);
 
 pub(super) struct Alive {
     directory: PathBuf,
@@ -28,6 +32,7 @@ impl Alive {
     pub fn show(&self, incarnation: &str) {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let Some(path) = self.path(incarnation).filter(|_| !held.contains_key(incarnation)) else { return };
+        self.sweep();
         // Without the file the lease is merely waited out, so nothing that fails here is worth failing for.
         let made = std::fs::create_dir_all(&self.directory);
         let opened = OpenOptions::new().create(true).truncate(false).write(true).mode(0o600).open(path);
@@ -42,12 +47,19 @@ impl Alive {
     pub fn is_gone(&self, incarnation: &str) -> bool {
         let Some(path) = self.path(incarnation) else { return false };
         let Ok(file) = File::open(&path) else { return false };
-        let gone = flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok();
-        if gone {
-            // Never reused: an incarnation is unique to one start of one process.
-            let _ = std::fs::remove_file(path);
+        flock(&file, FlockOperation::NonBlockingLockExclusive).is_ok()
+    }
+
+    /// Removes what those left behind that have long been gone. Not at once: a process may have had several leases, and whoever takes
+    /// the last of them wants to know it too.
+    fn sweep(&self) {
+        let Ok(found) = std::fs::read_dir(&self.directory) else { return };
+        for entry in found.flatten() {
+            let age = entry.metadata().and_then(|metadata| metadata.modified()).ok().and_then(|at| at.elapsed().ok());
+            if age.is_some_and(|age| age > KEPT) && entry.file_name().to_str().is_some_and(|name| self.is_gone(name)) {
+                let _ = std::fs::remove_file(entry.path());
+            }
         }
-        gone
     }
 
     /// None for what is no file name.
@@ -82,8 +94,22 @@ mod tests {
         assert!(!b.is_gone("a-1"), "it holds its file");
         assert!(!b.is_gone("c-1"), "of one that never had a file nothing is known");
         a.held.lock().unwrap().clear();
-        assert!(b.is_gone("a-1"));
-        assert!(!b.is_gone("a-1"), "it is known once, by whoever then takes its lease");
+        assert!(b.is_gone("a-1") && b.is_gone("a-1"), "whoever looks sees it");
         assert!(!b.is_gone("../x"));
+    }
+
+    #[test]
+    fn what_those_left_behind_that_have_long_been_gone_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        let alive = Alive::beside(&directory.path().join("ripcord.db"));
+        alive.show("a-1");
+        let there = |name: &str| directory.path().join("alive").join(name).exists();
+        for (name, age) in [("long-gone", KEPT * 2), ("just-gone", KEPT / 2)] {
+            let file = File::create(directory.path().join("alive").join(name)).unwrap();
+            file.set_modified(std::time::SystemTime::now() - age).unwrap();
+        }
+        alive.held.lock().unwrap()["a-1"].set_modified(std::time::SystemTime::now() - KEPT * 2).unwrap();
+        alive.show("b-1");
+        assert_eq!((there("a-1"), there("long-gone"), there("just-gone")), (true, false, true));
     }
 }

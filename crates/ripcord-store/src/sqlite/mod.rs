@@ -346,14 +346,11 @@ impl Store for SqliteStore {
                 // Shown before the lease is: nobody may find it held by somebody who seems to be gone.
                 alive.show(&holder.incarnation);
                 let now = sql.now()?;
-                let row = sql.lease(&on)?.map(|row| match &row.holder {
-                    Some(by) if by.incarnation != holder.incarnation && alive.is_gone(&by.incarnation) => row.lapsed(),
-                    _ => row,
-                });
-                match LeaseRow::take(row.as_ref(), &holder, ttl, now) {
-                    Ok(row) => {
+                let gone = |by: &Holder| alive.is_gone(&by.incarnation);
+                match LeaseRow::take(sql.lease(&on)?.as_ref(), &holder, ttl, now, gone) {
+                    Ok((row, before)) => {
                         sql.put_lease(&on, &row)?;
-                        Ok(Ok(row.lease(&on, &holder)))
+                        Ok(Ok(row.lease(&on, &holder, before)))
                     }
                     Err(by) => Ok(Err(AcquireError::Held { by: Box::new(by) })),
                 }
@@ -385,10 +382,12 @@ impl Store for SqliteStore {
     }
 
     fn holder<'a>(&'a self, on: &'a LeaseOn) -> Fut<'a, Result<Option<Holder>, StoreError>> {
-        let on = on.clone();
+        let (on, alive) = (on.clone(), Arc::clone(&self.alive));
         Box::pin(self.reading(move |sql| {
             let now = sql.now()?;
-            Ok(sql.lease(&on)?.and_then(|row| row.standing(now).cloned()))
+            let standing = sql.lease(&on)?.and_then(|row| row.standing(now).cloned());
+            // Nobody follows one that was killed until its time is over.
+            Ok(standing.filter(|by| !alive.is_gone(&by.incarnation)))
         }))
     }
 }

@@ -17,7 +17,7 @@ use crate::clock::{self, Clock};
 use crate::lease::LeaseRow;
 use crate::seal::Raw;
 use crate::state::Rows;
-use crate::tables::{Attempt, Kept, RunKept, Tables};
+use crate::tables::{Attempt, Kept, Put, RunKept, Tables};
 
 /// A connection, in a transaction where it matters.
 pub(crate) struct Sql<'c> {
@@ -314,14 +314,12 @@ impl Tables for Sql<'_> {
         rows.into_iter().map(|raw| raw?.open()).collect()
     }
 
-    fn has_event(&self, id: &str) -> Kept<bool> {
-        Ok(self.one("SELECT 1 FROM event WHERE id = ?1", [id], |_| Ok(()))?.is_some())
-    }
-
-    fn put_event(&mut self, raw: &Raw, _: &Event) -> Kept<()> {
-        let sql =
-            format!("INSERT INTO event ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)");
-        self.execute(
+    fn put_event(&mut self, raw: &Raw, _: &Event) -> Kept<Put> {
+        let sql = format!(
+            "INSERT INTO event ({COLUMNS}) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)
+             ON CONFLICT (id) DO NOTHING"
+        );
+        let written = self.execute(
             &sql,
             params![
                 int(raw.seq.0),
@@ -339,7 +337,7 @@ impl Tables for Sql<'_> {
                 raw.hash
             ],
         )?;
-        Ok(())
+        Ok(if written == 1 { Put::Done } else { Put::UsedBefore })
     }
 
     fn blob(&self, digest: &Digest) -> Kept<Option<Vec<u8>>> {

@@ -46,6 +46,7 @@ contract! {
     rf04_a_release_and_an_incident_have_one_automatic_attempt
     a_proposal_that_was_never_begun_uses_up_no_attempt
     requests_wait_for_their_reply
+    what_is_reported_raises_an_incident_and_lowers_none
     messages_wait_until_delivered
     memories_are_kept
     blobs_are_found_by_digest
@@ -143,6 +144,7 @@ async fn a_paused_holder_cannot_write_after_another_took_over(world: World) {
     world.step_clock(15.0);
     let b = world.other.acquire(&a.on, &holder("b"), TTL).await.unwrap();
     assert_eq!(b.epoch, Epoch(a.epoch.0 + 1));
+    assert_eq!((&a.before, &b.before), (&Predecessor::None, &Predecessor::Lapsed(holder("a"))));
     // A wakes up, and its clock says what it likes.
     for step in [0.0, -15.0, -1.0] {
         world.step_clock(step);
@@ -194,7 +196,7 @@ async fn a_lease_let_go_of_is_free_at_once(world: World) {
     assert_eq!(world.append(&a, &batch([note("late")])).await, Err(AppendError::LostLease));
     assert_eq!(world.store.renew(&a).await, Err(AppendError::LostLease));
     let again = world.lease("a").await;
-    assert_eq!(again.epoch, Epoch(a.epoch.0 + 1));
+    assert_eq!((again.epoch, &again.before), (Epoch(a.epoch.0 + 1), &Predecessor::None));
     assert_eq!(world.append(&a, &batch([note("late")])).await, Err(AppendError::LostLease));
 }
 
@@ -260,6 +262,19 @@ async fn incidents_gather_what_joins_them(world: World) {
     let closed = Incident { closed: Some(at(0)), ..incident(4) };
     assert_eq!(world.other.incidents(&app(), 10).await.unwrap(), [closed.clone(), raised]);
     assert_eq!(world.other.incidents(&app(), 1).await.unwrap(), [closed]);
+}
+
+async fn what_is_reported_raises_an_incident_and_lowers_none(world: World) {
+    let lease = world.lease("a").await;
+    let of = |id: &str, body| NewEvent { incident: Some(IncidentId::at(Seq(1))), ..event(id, body) };
+    let reported = |rank| Body::Reported { by: anna(), what: "slow".into(), severity: Severity(rank), issue: None };
+    let before = incident(1);
+    let opened = of("opened", Body::Opened { incident: before.clone() });
+    world.append(&lease, &batch([opened, of("milder", reported(before.severity.0 + 1))])).await.unwrap();
+    assert_eq!(world.other.incidents(&app(), 10).await.unwrap()[0], before);
+    world.append(&lease, &batch([of("worse", reported(before.severity.0 - 1))])).await.unwrap();
+    let raised = Incident { severity: Severity(before.severity.0 - 1), ..before };
+    assert_eq!(world.other.incidents(&app(), 10).await.unwrap(), [raised]);
 }
 
 async fn captures_are_known_by_what_became_of_them(world: World) {
@@ -503,6 +518,26 @@ async fn rf29_no_secret_is_kept_on_disk() {
         }
     }
     assert!(files >= 2, "the log beside the file was looked at too");
+}
+
+#[tokio::test]
+async fn of_a_holder_whose_process_has_ended_it_is_known_that_it_is_gone() {
+    let directory = tempfile::tempdir().unwrap();
+    let open = || ripcord_store::SqliteStore::open(directory.path()).unwrap();
+    let (first, second) = (open(), open());
+    let on = LeaseOn::App(app());
+    let target = LeaseOn::Target(TargetId("db".into()));
+    let lease = first.acquire(&on, &holder("a"), TTL).await.unwrap();
+    first.acquire(&target, &holder("a"), TTL).await.unwrap();
+    assert_eq!(second.holder(&on).await.unwrap(), Some(holder("a")));
+    // As a process ends that is killed: it lets go of no lease, and the kernel of its files.
+    drop(first);
+    std::fs::File::create(directory.path().join("alive/a")).unwrap();
+    assert_eq!(second.holder(&on).await.unwrap(), None, "nobody follows one that is gone");
+    let next = second.acquire(&on, &holder("b"), TTL).await.unwrap();
+    assert_eq!((next.epoch, next.before), (Epoch(lease.epoch.0 + 1), Predecessor::Gone(holder("a"))));
+    let other = second.acquire(&target, &holder("b"), TTL).await.unwrap();
+    assert_eq!(other.before, Predecessor::Gone(holder("a")), "whatever else it had is free, too");
 }
 
 #[tokio::test]
