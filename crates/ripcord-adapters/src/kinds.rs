@@ -30,7 +30,7 @@ pub struct BuildCx {
     /// Learns every secret as it is resolved.
     pub redactor: Redactor,
     /// None where nothing is captured or restored (`check`).
-    pub vault: Option<ripcord_vault::Vault>,
+    pub vault: Option<ripcord_vault::Access>,
     pub captures: Record,
     /// For revisions of files that may hold secrets: without the key nobody can test a guess against the record.
     pub revision_key: [u8; 32],
@@ -119,19 +119,29 @@ macro_rules! table {
 
 table!(ComponentKind, ComponentSettings, COMPONENTS, read_component, each_component, {
     Command = components::command::Settings;
+    Compose = components::compose::Settings;
     Directory = components::directory::Settings;
     Driver = components::driver::Settings;
     EnvFile = components::env_file::Settings;
     Git = components::git::Settings;
+    HttpFlags = components::http_flags::Settings;
     HttpSwitch = components::http_switch::Settings;
     JsonFile = components::json_file::Settings;
+    Npm = components::npm::Settings;
+    Pip = components::pip::Settings;
+    Pm2 = components::pm2::Settings;
     Sqlite = components::sqlite::Settings;
+    Systemd = components::systemd::Settings;
 });
 
 table!(SignalKind, SignalSettings, SIGNALS, read_signal, each_signal, {
     Command = signals::command::Settings;
+    Container = signals::container::Settings;
+    Host = signals::host::Settings;
     Http = signals::http::Settings;
+    Journal = signals::journal::Settings;
     Log = signals::log::Settings;
+    Pm2 = signals::pm2::Settings;
     Process = signals::process::Settings;
     Prometheus = signals::prometheus::Settings;
     Scrape = signals::scrape::Settings;

@@ -7,9 +7,10 @@ use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use ripcord_core::{Redactor, Secret, SecretRef};
+use ripcord_core::{Fut, Redactor, Secret, SecretRef};
 use tokio::io::AsyncReadExt;
 
 /// The longest a secret's command may take.
@@ -39,6 +40,22 @@ pub enum SecretError {
     NoKey { from: SecretRef },
     #[error("the secret from {from} was not given: {why}")]
     CommandFailed { from: SecretRef, why: String },
+    /// Asked of who started this process.
+    #[error("the secret from {from} was not given: {why}")]
+    NotGiven { from: SecretRef, why: String },
+}
+
+/// How a process that has no secrets of its own asks for one.
+pub(crate) type Ask = Arc<dyn Fn(SecretRef) -> Fut<'static, Result<String, String>> + Send + Sync>;
+
+static ELSEWHERE: OnceLock<Ask> = OnceLock::new();
+
+/// From now on this process finds no secret by itself, but asks for all of them: it is an agent, and its environment and files are
+/// not where the configuration says secrets are. Said once, for the whole process: an agent serves one controller.
+pub(crate) fn ask_elsewhere(ask: Ask) {
+    if ELSEWHERE.set(ask).is_err() {
+        tracing::warn!("this process asks elsewhere for secrets already");
+    }
 }
 
 /// The secret that `from` names. Relative paths are taken from `base`; `redactor` knows the secret before it is returned.
@@ -46,6 +63,10 @@ pub enum SecretError {
 /// [`SecretError`] says which reference and what to do; never the value.
 pub async fn resolve(from: &SecretRef, base: &Path, redactor: &Redactor) -> Result<Secret, SecretError> {
     let text = match from {
+        _ if let Some(ask) = ELSEWHERE.get() => {
+            let given = ask(from.clone()).await;
+            given.map_err(|why| SecretError::NotGiven { from: from.clone(), why })?
+        }
         SecretRef::Env(name) => match std::env::var(name) {
             Ok(text) => text,
             Err(std::env::VarError::NotPresent) => return Err(SecretError::NotSet { from: from.clone() }),

@@ -142,9 +142,9 @@ pub(crate) struct Component {
     /// The components that must be in place before this one starts.
     #[serde(default)]
     pub needs: Names,
-    /// The machine it is on. Only the machine Ripcord runs on is supported: leave it out.
+    /// The host it is on: one of `hosts`, or a group of them. By default the machine Ripcord runs on.
     pub host: Option<At<String>>,
-    /// The machines it is on. Only the machine Ripcord runs on is supported: leave it out.
+    /// The hosts it is on, by name or group. It has a place on each; its settings are the same, relative to each host's directory.
     pub hosts: Option<Names>,
     /// The longest one of its steps may take, where the kind's own limit does not fit.
     pub step_limit: Option<At<Span>>,
@@ -173,6 +173,40 @@ pub(crate) struct Signal {
     pub every: Option<At<Span>>,
     /// How long one reading may take. Default `5s`.
     pub timeout: Option<At<Span>>,
+    /// The host it is read on: one of `hosts`. By default the machine Ripcord runs on. (`host` is a kind of signal.)
+    pub on_host: Option<At<String>>,
+}
+
+/// A machine that components are on, reached over SSH.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Host {
+    /// How it is reached.
+    pub ssh: Ssh,
+    /// The directory on the host that relative paths in settings are relative to there. Absolute.
+    pub directory: At<PathBuf>,
+    /// A file on this machine that is sent as the agent. By default this very program; another is needed where the host has another
+    /// architecture or older system libraries.
+    pub agent: Option<At<PathBuf>>,
+    /// The path of a `ripcord` of this very version that is installed on the host: then nothing is sent.
+    pub installed: Option<At<PathBuf>>,
+    /// How many calls may be under way there at a time. Default `8`.
+    pub calls: Option<At<u32>>,
+}
+
+/// How a host is reached: by the `ssh` of this machine, with everything `~/.ssh/config` says (users, keys, agents, jump hosts).
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(crate) struct Ssh {
+    /// What `ssh` is given: `user@host`, a host, or an alias of `~/.ssh/config`.
+    pub to: At<String>,
+    /// By default what `ssh` takes.
+    pub port: Option<At<u16>>,
+    /// Another configuration than `~/.ssh/config`.
+    pub config: Option<PathBuf>,
+    /// Options of ssh_config(5), as for `ssh -o`: `ProxyJump=bastion`.
+    #[serde(default)]
+    pub options: Vec<At<String>>,
 }
 
 /// What every check has beside the signal it reads: one of the signal kinds, written in place, or `signal:` with the name of a
@@ -548,6 +582,8 @@ pub(crate) struct Policy {
     pub keep_captures: Option<At<Span>>,
     /// What was set aside is kept this long. Default `7d`.
     pub keep_aside: Option<At<Span>>,
+    /// How often `ripcord watch` reads back what one may have to go back to. Default `24h`.
+    pub prove_every: Option<At<Span>>,
     /// How long a deployment measures every signal for what is normal, right before it runs its command. Default `30s`.
     pub baseline: Option<At<Span>>,
 }

@@ -22,5 +22,5 @@ pub use kinds::{KindDoc, Kinds, Mistake};
 pub use load::{Loaded, load, load_bytes};
 pub use reference::reference;
 pub use report::{Diagnostic, Level, LineSpot, Report};
-pub use resolve::VaultSettings;
+pub use resolve::{HostSettings, SshSettings, VaultSettings};
 pub use schema::schema;

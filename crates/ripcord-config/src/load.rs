@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
-use ripcord_core::{Application, ChannelId, ComponentId, Digest, Name, SignalId};
+use ripcord_core::{Application, ChannelId, ComponentId, Digest, HostId, Name, SignalId};
 
 use crate::report::{Finding, Findings, Level, Report, Spot, report, suggest};
-use crate::resolve::{Resolved, VaultSettings, resolve};
+use crate::resolve::{HostSettings, Resolved, VaultSettings, resolve};
 use crate::tree::{LARGEST, Node, What, parse};
 use crate::{Diagnostic, Kinds};
 
@@ -18,6 +18,11 @@ pub struct Loaded<K: Kinds> {
     pub components: BTreeMap<ComponentId, K::Component>,
     pub signals: BTreeMap<SignalId, K::Signal>,
     pub channels: BTreeMap<ChannelId, K::Channel>,
+    pub hosts: BTreeMap<HostId, HostSettings>,
+    /// Where signals are read that are not read on this machine.
+    pub signal_hosts: BTreeMap<SignalId, HostId>,
+    /// The file itself, for those who load it elsewhere.
+    pub text: String,
     /// The directory that relative paths are relative to: that of the file.
     pub base: PathBuf,
     /// What is allowed and probably not meant, and what is wrong in other environments.
@@ -75,6 +80,9 @@ pub fn load_bytes<K: Kinds>(
             components: resolved.components,
             signals: resolved.signals,
             channels: resolved.channels,
+            hosts: resolved.hosts,
+            signal_hosts: resolved.signal_hosts,
+            text: text.clone().into_owned(),
             base: base.to_owned(),
             warnings: report(findings),
             vault: resolved.vault.into(),

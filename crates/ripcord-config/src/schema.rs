@@ -53,6 +53,8 @@ fn section<K: Kinds>(name: &str, generator: &mut SchemaGenerator, kinds: &mut Ki
             let common = common::<file::Signal>(generator);
             each(kinds.one_of("signal", common, K::signal_kinds()))
         }
+        "hosts" => of::<file::Each<file::Host>>(generator),
+        "groups" => of::<file::Each<file::Names>>(generator),
         "channels" => each(kinds.one_of("channel", Map::new(), K::channel_kinds())),
         "triggers" => of::<file::Each<file::Trigger>>(generator),
         "severities" => of::<file::Each<file::Severity>>(generator),

@@ -6,8 +6,7 @@
 //! proven, also when the process is killed anywhere in between; a capture counts once its manifest is in the journal.
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,10 +25,10 @@ use crate::error::guarded;
 use crate::held::{Held, HeldFile, damaged, go_mode, matched};
 use crate::lock::Sharing;
 use crate::manifest::{VERSION, digest, total};
-use crate::source::{Content, Finish, Item, Watched, items};
+use crate::source::{Content, Ending, Item, Watched, items};
 use crate::vault::Vault;
-use crate::walk::{Is, READ_BUFFER, Seen, open_seen};
-use crate::{Entry, Label, Manifest, SnapshotId, Source, VaultError, What, text};
+use crate::walk::{Is, Seen};
+use crate::{Entry, Giver, Label, Manifest, Offered, SnapshotId, Source, VaultError, What, offer, text};
 
 impl Vault {
     /// Writes a capture, reads every byte of it back, and returns what proves it.
@@ -44,22 +43,41 @@ impl Vault {
             let _lock = self.lock(Sharing::Shared)?;
             let at = Timestamp::now();
             let (items, watched) = items(sources)?;
-            self.captured(at, label, items, &watched)
+            self.captured(at, label, items, || watched.iter().try_for_each(Watched::unchanged))
         })
     }
 
+    /// As [`Vault::capture`], of what another machine has.
+    ///
+    /// Contents are asked of `giver` as they are needed, from several threads; at the end it says whether what had to hold still
+    /// did. Nothing it says is trusted to be well formed.
+    pub fn capture_offered(
+        &self,
+        label: &Label,
+        offered: Vec<Offered>,
+        giver: Arc<dyn Giver>,
+    ) -> Result<Manifest, VaultError> {
+        guarded(|| {
+            let _lock = self.lock(Sharing::Shared)?;
+            let at = Timestamp::now();
+            let items = offer::items(offered, &giver)?;
+            self.captured(at, label, items, || giver.settled())
+        })
+    }
+
+    /// `settled` says, once all was read, whether what had to hold still did.
     fn captured(
         &self,
         at: Timestamp,
         label: &Label,
         mut items: Vec<Item>,
-        watched: &[Watched],
+        settled: impl FnOnce() -> Result<(), VaultError>,
     ) -> Result<Manifest, VaultError> {
         let stored = self.store_streams(label, &mut items)?;
         let outline: Vec<_> = items.iter().map(|item| (item.seen.clone(), item.timed)).collect();
         let archived = self.archive(label, items)?;
         let manifest = archived.manifest(at, &outline)?;
-        watched.iter().try_for_each(Watched::unchanged)?;
+        settled()?;
 
         let held = Held::open(self)?;
         let nodes = held.nodes(&manifest.snapshot, archived.tree)?;
@@ -292,37 +310,17 @@ impl ReadSourceOpen for Opening {
             let error = self.reading.fail(error);
             RusticError::with_source(ErrorKind::InputOutput, error.to_string(), error)
         };
-        let (reader, expected, finish): (Box<dyn Read + Send>, _, _) = match self.content {
-            Content::Reader { reader, size, finish } => (reader, size, finish),
-            Content::File { from, print } => {
-                let changed = || VaultError::Changed { path: text::path_text(&from) };
-                let opened = open_seen(&from, &print).map_err(|source| match source.kind() {
-                    io::ErrorKind::NotFound => changed(),
-                    _ => VaultError::io("open", &from, source),
-                });
-                let file = opened.and_then(|file| file.map_err(|()| changed())).map_err(told)?;
-                (buffered(file, print.size), Some(print.size), None)
-            }
-            Content::None => (Box::new(io::empty()), Some(0), None),
-        };
+        let (reader, ending) = self.content.open().map_err(told)?;
         let hash = Some(Sha256::new());
-        Ok(Through { path: self.path, reader, expected, finish, size: 0, hash, reading: self.reading })
+        Ok(Through { path: self.path, reader, ending: Some(ending), size: 0, hash, reading: self.reading })
     }
-}
-
-fn buffered(file: File, size: u64) -> Box<dyn Read + Send> {
-    // One byte more than the file has, so that its end is seen with the same call.
-    let wanted = usize::try_from(size).unwrap_or(READ_BUFFER).saturating_add(1).min(READ_BUFFER);
-    Box::new(BufReader::with_capacity(wanted, file))
 }
 
 /// Hashes and counts what passes through; has the last word on whether it ended well.
 struct Through {
     path: String,
     reader: Box<dyn Read + Send>,
-    /// A file that was seen longer or shorter changed meanwhile.
-    expected: Option<u64>,
-    finish: Option<Finish>,
+    ending: Option<Ending>,
     size: u64,
     /// `None` once the end was seen.
     hash: Option<Sha256>,
@@ -332,12 +330,8 @@ struct Through {
 impl Through {
     fn end(&mut self) -> io::Result<()> {
         let Some(hash) = self.hash.take() else { return Ok(()) };
-        if let Some(Err(why)) = self.finish.take().map(|finish| finish()) {
-            let source = io::Error::other(why);
-            return Err(self.reading.fail(VaultError::SourceFailed { path: self.path.clone(), source }));
-        }
-        if self.expected.is_some_and(|expected| expected != self.size) {
-            return Err(self.reading.fail(VaultError::Changed { path: self.path.clone() }));
+        if let Some(Err(error)) = self.ending.take().map(|ending| ending.judge(&self.path, self.size)) {
+            return Err(self.reading.fail(error));
         }
         let sha256 = Digest::from_bytes(hash.finalize().into());
         self.reading.read.lock().unwrap_or_else(PoisonError::into_inner).insert(self.path.clone(), (self.size, sha256));

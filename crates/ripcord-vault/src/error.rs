@@ -5,6 +5,8 @@ use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::SnapshotId;
 
 #[derive(Debug, thiserror::Error)]
@@ -47,11 +49,23 @@ pub enum VaultError {
     Io { what: &'static str, path: PathBuf, source: io::Error },
     #[error("unexpected: {what}")]
     Internal { what: String },
+    /// What went wrong where the vault is, or where what is captured is, when that is not here.
+    #[error("{}", .0.what)]
+    Told(Telling),
+}
+
+/// An error as it is told to another machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Telling {
+    /// With its causes.
+    pub what: String,
+    pub advice: Option<String>,
+    pub may_pass: bool,
 }
 
 impl VaultError {
     /// What a person should do; `None` where only the cause can tell.
-    pub fn advice(&self) -> Option<&'static str> {
+    pub fn advice(&self) -> Option<&str> {
         Some(match self {
             Self::WrongKey { .. } => "name the key this vault was created with",
             Self::BadKey { .. } => "generate a key file, and keep a copy of it away from this machine",
@@ -69,12 +83,31 @@ impl VaultError {
             Self::Locked { .. } => "try again when it is done",
             Self::KeepsNothing { .. } => "name what to keep, or say explicitly that nothing is kept",
             Self::Io { .. } | Self::Internal { .. } => return None,
+            Self::Told(telling) => return telling.advice.as_deref(),
         })
+    }
+
+    /// The error in words that survive a connection.
+    pub fn tell(&self) -> Telling {
+        if let Self::Told(telling) = self {
+            return telling.clone();
+        }
+        let mut what = self.to_string();
+        let mut source = std::error::Error::source(self);
+        while let Some(cause) = source {
+            what = format!("{what}: {cause}");
+            source = cause.source();
+        }
+        Telling { what, advice: self.advice().map(str::to_owned), may_pass: self.may_pass() }
     }
 
     /// Whether the same call may succeed later without anybody doing anything.
     pub fn may_pass(&self) -> bool {
-        matches!(self, Self::Changed { .. } | Self::Locked { .. })
+        match self {
+            Self::Changed { .. } | Self::Locked { .. } => true,
+            Self::Told(telling) => telling.may_pass,
+            _ => false,
+        }
     }
 
     pub(crate) fn io(what: &'static str, path: &Path, source: io::Error) -> Self {

@@ -14,7 +14,7 @@ use std::{panic, thread};
 
 use jiff::Timestamp;
 use ripcord_core::Digest;
-use rustic_core::repofile::{Metadata, Node};
+use rustic_core::repofile::Node;
 use rustix::fs::{AtFlags, CWD, FlockOperation, Gid, Mode, RenameFlags, Timespec, Timestamps, UTIME_OMIT, Uid};
 use rustix::io::Errno;
 
@@ -22,7 +22,7 @@ use crate::error::{Trying, guarded};
 use crate::held::{Held, Wanted, agrees, damaged, matched};
 use crate::vault::Vault;
 use crate::walk::{Is, walk};
-use crate::{Entry, Manifest, VaultError, What, manifest, place, text};
+use crate::{Entry, Manifest, Outfit, VaultError, What, manifest, place, text};
 
 /// How much of a file is written before the disk is sent off.
 const HEAD_START: usize = 16 << 20;
@@ -46,30 +46,13 @@ impl Vault {
     /// Content, modes, links and times come back; owners when run as root. On any error `into` does not exist and nothing is
     /// left beside it.
     pub fn restore(&self, manifest: &Manifest, into: &Path) -> Result<(), VaultError> {
-        guarded(|| {
-            manifest.check()?;
-            if fs::symlink_metadata(into).is_ok() {
-                return Err(VaultError::Exists { path: into.to_owned() });
-            }
-            let held = Held::open(self)?;
-            let nodes = held.nodes(&manifest.snapshot, held.root(&manifest.snapshot)?)?;
-            let wanted = matched(manifest, &nodes)?;
-            let staging = Staging::beside(into)?;
-            build(&held, manifest, &nodes, wanted, &staging.path)?;
-            // One call for all files and directories: a sync of each of many small files takes several times as long. It
-            // tells of writes that failed since Linux 5.8.
-            rustix::fs::syncfs(&staging.directory).trying("sync the file system of", &staging.path)?;
-            staging.rename(into)
-        })
+        guarded(|| whole(manifest, into, || Near::whole(self, manifest)))
     }
 
     /// Writes the content of one file to `out` and returns its size. On an error what `out` got is void.
     pub fn read(&self, manifest: &Manifest, path: &str, out: &mut dyn Write) -> Result<u64, VaultError> {
-        guarded(|| {
-            let (_, size) =
-                self.one(manifest, path, |bytes| out.write_all(bytes).trying("pass on", Path::new(path)))?;
-            Ok(size)
-        })
+        let pass = |bytes: &[u8]| out.write_all(bytes).trying("pass on", Path::new(path));
+        guarded(|| bytes(manifest, || Near::one(self, manifest, path), pass))
     }
 
     /// Puts one file at `to`, in the place of what may be there: whole and checked, or `to` stays as it was.
@@ -82,50 +65,130 @@ impl Vault {
         to: &Path,
         mode: Option<u32>,
     ) -> Result<(), VaultError> {
-        guarded(|| {
-            let entry = manifest.entry(path).ok_or_else(|| VaultError::NoEntry { path: path.to_owned() })?;
-            place::file(to, mode.unwrap_or(entry.mode) & 0o7777, |file| {
-                let (node, _) = self.one(manifest, path, |bytes| file.write_all(bytes).trying("write", to))?;
-                if let (Some(uid), Some(gid)) = owner(&node.meta) {
-                    rustix::fs::fchown(&*file, Some(uid), Some(gid)).trying("set the owner of", to)?;
-                }
-                match times(entry, &node.meta) {
-                    Some(times) => rustix::fs::futimens(&*file, &times).trying("set the time of", to),
-                    None => Ok(()),
-                }
-            })
-        })
+        guarded(|| file(manifest, path, to, mode, || Near::one(self, manifest, path)))
+    }
+}
+
+/// Where a capture, or one file of it, comes from.
+pub(crate) trait Giving {
+    /// One for each entry that is given, in order; the root has none.
+    fn outfits(&self) -> Vec<Outfit>;
+    /// Hands each piece of each file to `sink`, in order, then `None` once the file has proven to be the one recorded.
+    fn contents(&mut self, sink: Sink<'_>) -> Result<(), VaultError>;
+}
+
+type Sink<'a> = &'a mut dyn FnMut(usize, Option<&[u8]>) -> Result<(), VaultError>;
+
+/// A capture in a vault of this machine.
+pub(crate) struct Near<'a> {
+    held: Held,
+    manifest: &'a Manifest,
+    nodes: Vec<(PathBuf, Node)>,
+    /// The only file that is given, and how it is recorded.
+    only: Option<(&'a str, u64, Digest)>,
+}
+
+impl<'a> Near<'a> {
+    pub(crate) fn whole(vault: &Vault, manifest: &'a Manifest) -> Result<Self, VaultError> {
+        manifest.check()?;
+        let held = Held::open(vault)?;
+        let nodes = held.nodes(&manifest.snapshot, held.root(&manifest.snapshot)?)?;
+        matched(manifest, &nodes)?;
+        Ok(Self { held, manifest, nodes, only: None })
     }
 
-    fn one(
-        &self,
-        manifest: &Manifest,
-        path: &str,
-        mut sink: impl FnMut(&[u8]) -> Result<(), VaultError>,
-    ) -> Result<(Node, u64), VaultError> {
+    pub(crate) fn one(vault: &Vault, manifest: &'a Manifest, path: &'a str) -> Result<Self, VaultError> {
         manifest.check()?;
         let no_file = || VaultError::NoEntry { path: path.to_owned() };
         let entry = manifest.entry(path).ok_or_else(no_file)?;
         let What::File { size, sha256 } = entry.what else { return Err(no_file()) };
-        let held = Held::open(self)?;
+        let held = Held::open(vault)?;
         let node = held.node(&manifest.snapshot, path)?;
         if !agrees(entry, &node) {
             return Err(damaged(&manifest.snapshot, path, "the repository has it as something else".to_owned()));
         }
-        let wanted = Wanted { path, blobs: node.content.as_deref().unwrap_or_default(), size, sha256 };
-        held.contents(&manifest.snapshot, &[wanted], |_, bytes| bytes.map_or(Ok(()), &mut sink))?;
-        Ok((node, size))
+        let nodes = vec![(PathBuf::from(path), node)];
+        Ok(Self { held, manifest, nodes, only: Some((path, size, sha256)) })
     }
 }
 
-/// Builds the capture in `root`, which is there and empty.
-fn build(
-    held: &Held,
+impl Giving for Near<'_> {
+    fn outfits(&self) -> Vec<Outfit> {
+        self.nodes.iter().map(|(_, node)| Outfit::of(&node.meta)).collect()
+    }
+
+    fn contents(&mut self, sink: Sink<'_>) -> Result<(), VaultError> {
+        let wanted: Vec<_> = match (self.only, self.nodes.first()) {
+            (Some((path, size, sha256)), Some((_, node))) => {
+                vec![Wanted { path, blobs: node.content.as_deref().unwrap_or_default(), size, sha256 }]
+            }
+            _ => matched(self.manifest, &self.nodes)?.into_iter().map(|(_, wanted)| wanted).collect(),
+        };
+        self.held.contents(&self.manifest.snapshot, &wanted, sink)
+    }
+}
+
+/// Puts a whole capture at `into`.
+pub(crate) fn whole<G: Giving>(
     manifest: &Manifest,
-    nodes: &[(PathBuf, Node)],
-    wanted: Vec<(usize, Wanted<'_>)>,
-    root: &Path,
+    into: &Path,
+    open: impl FnOnce() -> Result<G, VaultError>,
 ) -> Result<(), VaultError> {
+    manifest.check()?;
+    if fs::symlink_metadata(into).is_ok() {
+        return Err(VaultError::Exists { path: into.to_owned() });
+    }
+    let mut giving = open()?;
+    let staging = Staging::beside(into)?;
+    build(&mut giving, manifest, &staging.path)?;
+    // One call for all files and directories: a sync of each of many small files takes several times as long. It
+    // tells of writes that failed since Linux 5.8.
+    rustix::fs::syncfs(&staging.directory).trying("sync the file system of", &staging.path)?;
+    staging.rename(into)
+}
+
+/// Puts one file at `to`.
+pub(crate) fn file<G: Giving>(
+    manifest: &Manifest,
+    path: &str,
+    to: &Path,
+    mode: Option<u32>,
+    open: impl FnOnce() -> Result<G, VaultError>,
+) -> Result<(), VaultError> {
+    let entry = manifest.entry(path).ok_or_else(|| VaultError::NoEntry { path: path.to_owned() })?;
+    place::file(to, mode.unwrap_or(entry.mode) & 0o7777, |file| {
+        manifest.check()?;
+        let mut giving = open()?;
+        giving.contents(&mut |_, bytes| bytes.map_or(Ok(()), |bytes| file.write_all(bytes).trying("write", to)))?;
+        let outfit = giving.outfits().into_iter().next().unwrap_or_default();
+        if let Some((uid, gid)) = owner(&outfit) {
+            rustix::fs::fchown(&*file, Some(uid), Some(gid)).trying("set the owner of", to)?;
+        }
+        match times(entry, &outfit) {
+            Some(times) => rustix::fs::futimens(&*file, &times).trying("set the time of", to),
+            None => Ok(()),
+        }
+    })
+}
+
+/// Passes the content of one file on and returns its size.
+pub(crate) fn bytes<G: Giving>(
+    manifest: &Manifest,
+    open: impl FnOnce() -> Result<G, VaultError>,
+    mut pass: impl FnMut(&[u8]) -> Result<(), VaultError>,
+) -> Result<u64, VaultError> {
+    manifest.check()?;
+    let mut size = 0;
+    open()?.contents(&mut |_, bytes| {
+        let bytes = bytes.unwrap_or_default();
+        size += bytes.len() as u64;
+        pass(bytes)
+    })?;
+    Ok(size)
+}
+
+/// Builds the capture in `root`, which is there and empty.
+fn build(giving: &mut impl Giving, manifest: &Manifest, root: &Path) -> Result<(), VaultError> {
     let at = |entry: &Entry| text::inside(&entry.path).map(|path| root.join(path));
     // Nodes have no root; the manifest may.
     let rootless = manifest.entries.iter().filter(|entry| !entry.path.is_empty());
@@ -139,27 +202,27 @@ fn build(
             What::File { .. } => {}
         }
     }
-    let (numbers, wanted): (Vec<_>, Vec<_>) = wanted.into_iter().unzip();
-    let paths = numbers.iter().map(|number| at(&manifest.entries[*number])).collect::<Result<Vec<_>, _>>()?;
-    write(held, manifest, &wanted, &paths)?;
+    let files = rootless.clone().filter(|entry| matches!(entry.what, What::File { .. }));
+    let paths = files.map(at).collect::<Result<Vec<_>, _>>()?;
+    write(giving, manifest, &paths)?;
     // Deepest first: a mode may forbid to change what is inside, and every change inside sets the time.
-    for (entry, (_, node)) in rootless.zip(nodes).collect::<Vec<_>>().into_iter().rev() {
-        dress(&at(entry)?, entry, Some(&node.meta))?;
+    for (entry, outfit) in rootless.zip(giving.outfits()).collect::<Vec<_>>().into_iter().rev() {
+        dress(&at(entry)?, entry, &outfit)?;
     }
     match manifest.entries.first().filter(|entry| entry.path.is_empty()) {
-        Some(entry) => dress(root, entry, None)?,
+        Some(entry) => dress(root, entry, &Outfit::default())?,
         None => rustix::fs::chmod(root, Mode::from_raw_mode(0o755)).trying("set the mode of", root)?,
     }
     compare(manifest, root)
 }
 
 /// Writes the files, and has the disk begin before the last byte is there: left alone, the system waits for gigabytes.
-fn write(held: &Held, manifest: &Manifest, wanted: &[Wanted<'_>], paths: &[PathBuf]) -> Result<(), VaultError> {
+fn write(giving: &mut impl Giving, manifest: &Manifest, paths: &[PathBuf]) -> Result<(), VaultError> {
     thread::scope(|scope| {
         let (early, begun) = sync_channel::<File>(1);
         let syncing = scope.spawn(move || begun.iter().try_for_each(|file| file.sync_data()));
         let (mut open, mut unsynced): (Option<File>, usize) = (None, 0);
-        let written = held.contents(&manifest.snapshot, wanted, |number, bytes| {
+        let written = giving.contents(&mut |number, bytes| {
             let path = &paths[number];
             let new = || OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).trying("create", path);
             let file = match &mut open {
@@ -187,15 +250,15 @@ fn write(held: &Held, manifest: &Manifest, wanted: &[Wanted<'_>], paths: &[PathB
 }
 
 /// Gives what was built its owner, mode and time, in this order: each takes away from the one before.
-fn dress(path: &Path, entry: &Entry, meta: Option<&Metadata>) -> Result<(), VaultError> {
-    if let Some((Some(uid), Some(gid))) = meta.map(owner) {
+fn dress(path: &Path, entry: &Entry, outfit: &Outfit) -> Result<(), VaultError> {
+    if let Some((uid, gid)) = owner(outfit) {
         rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)
             .trying("set the owner of", path)?;
     }
     if !matches!(entry.what, What::Link { .. }) {
         rustix::fs::chmod(path, Mode::from_raw_mode(entry.mode)).trying("set the mode of", path)?;
     }
-    match times(entry, meta.unwrap_or(&Metadata::default())) {
+    match times(entry, outfit) {
         Some(times) => {
             rustix::fs::utimensat(CWD, path, &times, AtFlags::SYMLINK_NOFOLLOW).trying("set the time of", path)
         }
@@ -204,17 +267,15 @@ fn dress(path: &Path, entry: &Entry, meta: Option<&Metadata>) -> Result<(), Vaul
 }
 
 /// The owner it had, where we may give files away.
-fn owner(meta: &Metadata) -> (Option<Uid>, Option<Gid>) {
-    match rustix::process::geteuid().is_root() {
-        true => (meta.uid.map(Uid::from_raw), meta.gid.map(Gid::from_raw)),
-        false => (None, None),
-    }
+fn owner(outfit: &Outfit) -> Option<(Uid, Gid)> {
+    let (uid, gid) = outfit.owner.filter(|_| rustix::process::geteuid().is_root())?;
+    Some((Uid::from_raw(uid), Gid::from_raw(gid)))
 }
 
 /// The time it had: to the nanosecond as the repository has it, if that is the time the manifest has.
-fn times(entry: &Entry, meta: &Metadata) -> Option<Timestamps> {
+fn times(entry: &Entry, outfit: &Outfit) -> Option<Timestamps> {
     let recorded = Timestamp::from_millisecond(entry.modified_ms?).ok()?;
-    let exact = meta.mtime.filter(|time| time.as_millisecond() == recorded.as_millisecond()).unwrap_or(recorded);
+    let exact = outfit.modified.filter(|time| time.as_millisecond() == recorded.as_millisecond()).unwrap_or(recorded);
     // Below the epoch a time of jiff counts its nanoseconds backwards; the kernel always counts forwards.
     let nanoseconds = exact.as_nanosecond();
     let last_modification = Timespec {

@@ -3,20 +3,21 @@
 use std::collections::HashMap;
 use std::collections::hash_map;
 use std::fmt;
-use std::fs;
-use std::io::{Cursor, Read};
+use std::fs::{self, File};
+use std::io::{self, BufReader, Cursor, Read};
 use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use rustic_core::StringList;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Trying;
 use crate::manifest::{parents, sorted_by_path};
-use crate::walk::{self, Is, Print, Seen};
+use crate::walk::{self, Is, Print, READ_BUFFER, Seen, open_seen};
 use crate::{VaultError, text};
 
 /// What a capture is called where only the repository is left: tags and a description that restic shows.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Label {
     pub app: String,
     pub capture: String,
@@ -75,6 +76,51 @@ pub(crate) enum Content {
     None,
     Reader { reader: Box<dyn Read + Send>, size: Option<u64>, finish: Option<Finish> },
     File { from: PathBuf, print: Print },
+}
+
+/// What is asked at the end of a content.
+pub(crate) struct Ending {
+    /// A file that was seen longer or shorter changed meanwhile.
+    expected: Option<u64>,
+    finish: Option<Finish>,
+}
+
+impl Ending {
+    /// Whether a content of which `size` bytes were read ended well.
+    pub(crate) fn judge(self, path: &str, size: u64) -> Result<(), VaultError> {
+        if let Some(Err(why)) = self.finish.map(|finish| finish()) {
+            return Err(VaultError::SourceFailed { path: path.to_owned(), source: io::Error::other(why) });
+        }
+        match self.expected {
+            Some(expected) if expected != size => Err(VaultError::Changed { path: path.to_owned() }),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Content {
+    pub(crate) fn open(self) -> Result<(Box<dyn Read + Send>, Ending), VaultError> {
+        let (reader, expected, finish): (Box<dyn Read + Send>, _, _) = match self {
+            Self::Reader { reader, size, finish } => (reader, size, finish),
+            Self::File { from, print } => {
+                let changed = || VaultError::Changed { path: text::path_text(&from) };
+                let opened = open_seen(&from, &print).map_err(|source| match source.kind() {
+                    io::ErrorKind::NotFound => changed(),
+                    _ => VaultError::io("open", &from, source),
+                });
+                let file = opened.and_then(|file| file.map_err(|()| changed()))?;
+                (buffered(file, print.size), Some(print.size), None)
+            }
+            Self::None => (Box::new(io::empty()), Some(0), None),
+        };
+        Ok((reader, Ending { expected, finish }))
+    }
+}
+
+fn buffered(file: File, size: u64) -> Box<dyn Read + Send> {
+    // One byte more than the file has, so that its end is seen with the same call.
+    let wanted = usize::try_from(size).unwrap_or(READ_BUFFER).saturating_add(1).min(READ_BUFFER);
+    Box::new(BufReader::with_capacity(wanted, file))
 }
 
 /// A directory that must be the same after the capture as before.
@@ -169,7 +215,7 @@ fn named(path: &str) -> Result<PathBuf, VaultError> {
 }
 
 /// Adds the directories that nobody captured, and refuses two things in one place.
-fn complete(items: Vec<Item>, now: Timestamp) -> Result<Vec<Item>, VaultError> {
+pub(crate) fn complete(items: Vec<Item>, now: Timestamp) -> Result<Vec<Item>, VaultError> {
     let mut by_path: HashMap<String, Item> = HashMap::new();
     let mut above = Vec::new();
     for item in items {

@@ -1,4 +1,4 @@
-//! Paths as text: lossless for names of any bytes, and never leading outside.
+//! Paths as text: lossless for names of any bytes, and never leading outside; and patterns that name some of them.
 //!
 //! A path is written with `/` between names. Valid UTF-8 stands for itself, except that `\` is written `\\`; a byte that is
 //! not part of valid UTF-8 is written `\xNN`. Every path has exactly one text, so that two texts that differ name two files.
@@ -84,8 +84,8 @@ pub(crate) fn order(a: &Path, b: &Path) -> Ordering {
 /// Whether `path` or something it lies in is named by one of the patterns.
 ///
 /// A pattern is a relative path; in its names `*` stands for any characters and `?` for one; a name `**` for any number of names.
-pub(crate) fn excepted(path: &str, patterns: &[String]) -> bool {
-    let names: Vec<&str> = path.split('/').collect();
+pub fn excepted(path: &str, patterns: &[String]) -> bool {
+    let names: Vec<&str> = path.trim_end_matches('/').split('/').collect();
     patterns.iter().any(|pattern| {
         let pattern: Vec<&str> = pattern.trim_end_matches('/').split('/').collect();
         (1..=names.len()).any(|n| names_match(&pattern, &names[..n]))
@@ -110,6 +110,16 @@ fn name_matches(pattern: &[u8], name: &[u8]) -> bool {
         ([b'?', rest @ ..], [_, name @ ..]) => name_matches(rest, name),
         ([a, rest @ ..], [b, name @ ..]) => a == b && name_matches(rest, name),
         _ => false,
+    }
+}
+
+/// Why a pattern can never match, for the person who wrote it.
+pub fn pattern_mistake(pattern: &str) -> Option<&'static str> {
+    match pattern {
+        "" => Some("it is empty"),
+        p if p.starts_with('/') => Some("it is absolute; patterns are relative to the directory"),
+        p if p.split('/').any(|name| name == ".." || name == ".") => Some("`.` and `..` lead elsewhere"),
+        _ => None,
     }
 }
 
@@ -153,6 +163,16 @@ mod tests {
         assert!(check("**/cache", "cache") && check("**/cache", "src/x/cache/y"));
         assert!(check("*.log", "a.log") && !check("*.log", "a/b.log") && check("logs/?.log", "logs/1.log"));
         assert!(!check("a*c", "abd") && check("a*c", "abcc") && check("**", "anything/at/all"));
+        assert!(check("data", "data/") && !check("data", "data2") && check("**/data", "x/y/data/z"));
+        assert!(check("**/*.log", "x/a.log") && check("a?c", "abc") && !check("a?c", "abbc"));
+    }
+
+    #[test]
+    fn patterns_that_lead_elsewhere_are_mistakes() {
+        for pattern in ["/data", "../data", "a/./b", ""] {
+            assert!(pattern_mistake(pattern).is_some(), "{pattern}");
+        }
+        assert_eq!(pattern_mistake("data/**/*.db"), None);
     }
 
     proptest! {

@@ -10,6 +10,8 @@ use jiff::Timestamp;
 use rustic_core::repofile::SnapshotFile;
 use rustic_core::{CheckOptions, CheckResults, FileType, Id, PruneOptions, ReadBackend, RepairIndexOptions};
 
+use serde::{Deserialize, Serialize};
+
 use crate::directory::UNFINISHED;
 use crate::error::{Trying, guarded};
 use crate::lock::Sharing;
@@ -17,7 +19,7 @@ use crate::vault::Vault;
 use crate::{Label, SnapshotId, VaultError};
 
 /// A snapshot found in the repository, whether or not the journal knows of it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Found {
     pub snapshot: SnapshotId,
     /// `None` when it was not made by a capture.
@@ -66,6 +68,12 @@ impl Vault {
             found.sort_by(|a, b| (a.at, &a.snapshot).cmp(&(b.at, &b.snapshot)));
             Ok(found)
         })
+    }
+
+    /// The captures of one component, oldest first.
+    pub fn list_of(&self, component: &str) -> Result<Vec<Found>, VaultError> {
+        let of = |found: &Found| found.label.as_ref().is_some_and(|label| label.component == component);
+        Ok(self.list()?.into_iter().filter(of).collect())
     }
 
     /// Puts right what a killed process left: half-written files, and packs that no index names, which the next capture of the

@@ -95,7 +95,14 @@ pub enum Command {
         live: bool,
     },
     /// Watches the triggers, decides, and carries runs out, until interrupted.
-    Watch,
+    ///
+    /// While nothing is under way it also looks after what is kept: captures that one would go back to are read back every day,
+    /// those that nothing needs are forgotten, what was set aside long ago is removed.
+    Watch {
+        /// How long after the start captures are read back and pruned for the first time.
+        #[arg(long, hide = true, env = "RIPCORD_UPKEEP_AFTER", hide_env_values = true, value_name = "TIME", value_parser = span)]
+        upkeep_after: Option<Duration>,
+    },
     /// Shows what a rollback would do, or the plan of a run. Changes nothing.
     Plan {
         /// A run, whose plan is shown.
@@ -261,6 +268,9 @@ pub enum Command {
         #[arg(long, value_hint = ValueHint::DirPath)]
         dir: Option<PathBuf>,
     },
+    /// Takes care of the places on this host, for a Ripcord elsewhere that started it over SSH.
+    #[command(hide = true)]
+    Agent,
     /// The shop of the demonstration.
     #[command(hide = true)]
     Shop {

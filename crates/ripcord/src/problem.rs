@@ -6,7 +6,7 @@ use std::path::Path;
 use ripcord_adapters::BuildError;
 use ripcord_config::Report;
 use ripcord_core::{BadName, NoPlan, StoreError};
-use ripcord_engine::{NoProposal, Stop, TakeError};
+use ripcord_engine::{NoProposal, ShelfError, Stop, TakeError};
 use ripcord_vault::VaultError;
 use serde::Serialize;
 
@@ -129,6 +129,9 @@ impl From<Stop> for Problem {
                 let help = "`ripcord log verify` says whether the record was tampered with; else this is an error inside Ripcord";
                 Self::new(Exit::Internal, stop.to_string()).state(state).help(help)
             }
+            Stop::Broken { .. } => Self::new(Exit::Internal, stop.to_string())
+                .state(state)
+                .help("please report it; `ripcord status` shows what is left"),
             Stop::Missing { what } => {
                 Self::new(Exit::Refused, format!("the record has no {what}")).help("`ripcord status` lists the runs")
             }
@@ -180,6 +183,21 @@ impl From<NoProposal> for Problem {
     }
 }
 
+impl From<ShelfError> for Problem {
+    fn from(error: ShelfError) -> Self {
+        match error {
+            ShelfError::Vault(error) => error.into(),
+            ShelfError::Store(error) => error.into(),
+            ShelfError::Stopped(stop) => stop.into(),
+            ShelfError::Elsewhere { ref name, .. } => {
+                Self::new(Exit::Refused, error.to_string()).help(format!("the system itself keeps it, as `{name}`"))
+            }
+            ShelfError::Unreadable { .. } => Self::new(Exit::Unavailable, error.to_string()),
+            ShelfError::Broke { .. } => Self::new(Exit::Internal, error.to_string()),
+        }
+    }
+}
+
 impl From<VaultError> for Problem {
     fn from(error: VaultError) -> Self {
         let advice = error.advice();
@@ -201,5 +219,19 @@ impl From<BuildError> for Problem {
 impl From<BadName> for Problem {
     fn from(error: BadName) -> Self {
         Self::new(Exit::Usage, error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_broke_inside_is_not_told_as_something_somebody_asked_for() {
+        let problem = Problem::from(Stop::Broken { what: "driving a run failed: task 7 panicked".to_owned() });
+        assert_eq!(problem.exit(), Exit::Internal);
+        let Problem::Told(told) = problem else { panic!() };
+        assert_eq!(told.error, "an error inside Ripcord: driving a run failed: task 7 panicked");
+        assert_eq!(Problem::from(Stop::Asked { why: "a deployment".to_owned() }).exit(), Exit::Unavailable);
     }
 }

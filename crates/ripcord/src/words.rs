@@ -273,6 +273,10 @@ pub fn event(event: &Event) -> String {
         Body::Opened { incident } => {
             format!("{} opened at {} by {}: {}", incident.id, incident.severity, incident.by, incident.what)
         }
+        Body::Reported { by, what, severity, issue } => {
+            let issue = issue.as_ref().map(|issue| format!(" ({issue})")).unwrap_or_default();
+            format!("{incident}: reported by {by} at {severity}{issue}: {what}")
+        }
         Body::Joined { trigger, severity } => format!("{incident}: `{trigger}` joined at {severity}"),
         Body::Closed { by, why } => format!("{incident} closed by {by}: {why}"),
         Body::Decided { decision } => {
@@ -291,6 +295,7 @@ pub fn event(event: &Event) -> String {
                 false => format!("normal before {release}: {}", figures.join(", ")),
             }
         }
+        Body::Baking { release, until } => format!("{release} bakes until {}", when(*until)),
         Body::Captured { capture, of, made, .. } => format!("{run}{capture}: `{of}` captured, {} bytes", made.bytes),
         Body::Proven { capture, level } => format!("{capture} proven: {}", proof(*level)),
         Body::Spoiled { capture, why } => format!("{capture} is SPOILED: {why}"),

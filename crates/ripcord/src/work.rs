@@ -7,7 +7,7 @@ use ripcord_core::{
     Actor, Ask, Body, End, Event, Holder, LeaseOn, Reply, Run, RunId, RunRow, RunState, Seq, StepState, Store as _,
     Verb,
 };
-use ripcord_engine::{Holding, Stop, TakeError};
+use ripcord_engine::{Holding, Pace, Stop, TakeError};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::Instant;
 
@@ -54,6 +54,8 @@ pub struct Worked {
 const LOOK: Duration = Duration::from_millis(100);
 /// How long a holder that is there may take to answer: longer than the longest survey.
 const ANSWER: Duration = Duration::from_secs(300);
+/// How long a holder that is there may take to see that a request was taken back.
+const TAKING_BACK: Duration = Duration::from_secs(2);
 /// How long the next level may take to be planned before an insufficient run counts as the last.
 const NEXT_LEVEL: Duration = Duration::from_secs(10);
 
@@ -73,6 +75,14 @@ pub async fn work(station: &Station, errand: Errand) -> Result<Worked, Problem> 
     done
 }
 
+/// Whether the answer, where there is one, is to be waited for as before.
+#[derive(PartialEq)]
+enum Answered {
+    AsAwaited,
+    /// It was taken up before it could be taken back.
+    TooLate,
+}
+
 struct Work<'a> {
     station: &'a Station,
     seat: Seat<'a>,
@@ -87,6 +97,8 @@ struct Work<'a> {
     /// The run that was insufficient, since when that is known.
     insufficient: Option<(RunId, Instant)>,
     interrupted: bool,
+    /// Since when what was asked is being taken back.
+    taking_back: Option<Instant>,
 }
 
 impl<'a> Work<'a> {
@@ -109,13 +121,16 @@ impl<'a> Work<'a> {
             first: head,
             insufficient: None,
             interrupted: false,
+            taking_back: None,
         })
     }
 
     /// Takes the lease where it is free, shows what happened, and waits for more, unless it is done.
     async fn turn(&mut self, signals: &mut Signals) -> Result<Option<Worked>, Problem> {
         self.seat.tend().await?;
-        self.look_for_reply().await?;
+        if self.look_for_reply().await? == Answered::TooLate {
+            return self.interrupt().await;
+        }
         self.show_events().await?;
         if let Some(worked) = self.done().await? {
             self.show_events().await?;
@@ -130,10 +145,14 @@ impl<'a> Work<'a> {
         Ok(None)
     }
 
-    async fn look_for_reply(&mut self) -> Result<(), Problem> {
-        let (Some((id, asked)), None) = (self.request, &self.reply) else { return Ok(()) };
+    async fn look_for_reply(&mut self) -> Result<Answered, Problem> {
+        let (Some((id, asked)), None) = (self.request, &self.reply) else { return Ok(Answered::AsAwaited) };
         self.reply = self.station.store.reply(self.station.app(), id).await?;
+        let taking_back = self.taking_back.is_some();
         match &self.reply {
+            Some(Reply::Refused { .. }) if taking_back => {
+                Err(Problem::new(Exit::Interrupted, "interrupted").state("what was asked was not begun"))
+            }
             Some(Reply::Refused { why, advice }) => {
                 let problem = Problem::new(Exit::Refused, why.clone());
                 Err(match advice {
@@ -141,16 +160,26 @@ impl<'a> Work<'a> {
                     None => problem,
                 })
             }
-            Some(Reply::Taken { run: Some(run), .. }) => {
-                self.errand.run = Some(run.clone());
-                Ok(())
+            Some(Reply::Taken { run, .. }) => {
+                self.errand.run = run.clone().or(self.errand.run.take());
+                // Somebody was quicker: it is for the run now to be stopped, where there is one.
+                (self.taking_back, self.interrupted) = (None, self.interrupted && !taking_back);
+                match taking_back && self.errand.run.is_some() {
+                    true => Ok(Answered::TooLate),
+                    false => Ok(Answered::AsAwaited),
+                }
             }
-            Some(Reply::Taken { run: None, .. }) => Ok(()),
+            None if self.taking_back.is_some_and(|since| since.elapsed() > TAKING_BACK) && !self.seat.is_holding() => {
+                Err(Problem::new(Exit::Interrupted, "interrupted")
+                    .cause(format!("{} holds the lease and is silent", self.seat.who()))
+                    .state("what was asked is taken back, unless it was being taken up at this moment")
+                    .help("`ripcord status` shows it"))
+            }
             None if asked.elapsed() > ANSWER => Err(Problem::new(Exit::Unavailable, "the request is not answered")
                 .cause(format!("{} holds the lease and is silent", self.seat.who()))
                 .state("the request stays in the record: it is answered when somebody can")
                 .help("end that process if it hangs; whatever holds the lease next answers")),
-            None => Ok(()),
+            None => Ok(Answered::AsAwaited),
         }
     }
 
@@ -260,6 +289,17 @@ impl<'a> Work<'a> {
         let stopped = |state: String, help: &str| {
             Err(Problem::new(Exit::Interrupted, "interrupted").state(state).help(help.to_owned()))
         };
+        let running = row.as_ref().is_some_and(|row| matches!(row.state, RunState::Approved | RunState::Running));
+        if let (Some((request, _)), None, None) = (self.request, &self.reply, self.taking_back) {
+            // Asked, and nobody has taken it up: whoever does next is to find it taken back, and not begin it hours later.
+            let ask = Ask::Withdraw { request };
+            self.station.store.request(self.station.app(), &self.station.world.holder.actor, &ask).await?;
+            if !(running && self.seat.is_holding()) {
+                (self.taking_back, self.interrupted) = (Some(Instant::now()), true);
+                screen.warn("taking back what was asked; once more stops at once");
+                return Ok(None);
+            }
+        }
         if !self.seat.is_holding() {
             let state = match &row {
                 Some(row) => format!("{} goes on in the hands of {}", row.id, self.seat.who()),
@@ -287,13 +327,11 @@ impl<'a> Work<'a> {
                 format!("everything is restored; {}: left to whoever holds the lease next", words::state(&row.state)),
                 "`ripcord watch` goes on watching",
             ),
-            _ if self.reply.is_none() && self.request.is_some() && !self.interrupted => {
-                // Answered or not is a matter of moments, and a request cannot be taken back.
-                self.interrupted = true;
-                screen.warn("waiting for the answer to what was asked; once more stops at once");
-                Ok(None)
-            }
-            _ => stopped("what was asked may stand in the record".to_owned(), "`ripcord status` shows it"),
+            _ if self.reply.is_none() && self.request.is_some() => stopped(
+                "what was asked is taken back by whoever holds the lease next".to_owned(),
+                "`ripcord status` shows it",
+            ),
+            _ => stopped("what was asked stands in the record".to_owned(), "`ripcord status` shows it"),
         }
     }
 }
@@ -315,11 +353,19 @@ pub struct Seat<'a> {
     not_before: Instant,
     /// How often it was given up.
     given: u32,
+    /// How often what is kept is looked after while this holds the lease, where it is.
+    upkeep: Option<Pace>,
 }
 
 impl<'a> Seat<'a> {
     pub fn new(station: &'a Station, doing: &'static str) -> Self {
-        Self { station, doing, holding: None, other: None, not_before: Instant::now(), given: 0 }
+        Self { station, doing, holding: None, other: None, not_before: Instant::now(), given: 0, upkeep: None }
+    }
+
+    /// One that stays: it looks after what is kept, too.
+    pub fn with_upkeep(mut self, pace: Pace) -> Self {
+        self.upkeep = Some(pace);
+        self
     }
 
     pub fn is_holding(&self) -> bool {
@@ -349,7 +395,10 @@ impl<'a> Seat<'a> {
             return Ok(());
         }
         match Holding::begin(station.world_for(self.doing), station.ttl).await {
-            Ok(holding) => {
+            Ok(mut holding) => {
+                if let (Some(pace), Some(shelf)) = (self.upkeep, station.shelf()) {
+                    holding.keep_up(shelf, pace);
+                }
                 if self.other.is_some() {
                     station.screen.hint(&format!("{} is gone: going on in its place", self.who()));
                 }

@@ -9,9 +9,11 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::Thread;
 use std::time::Duration;
 
+use ripcord_adapters::hosts::far::{signal_on, spread};
+use ripcord_adapters::hosts::{Home, Link, Links};
 use ripcord_adapters::{BuildCx, build_channel, build_component, build_signal};
 use ripcord_core::{Actor, AppId, CaptureId, Holder, Made, Parts, Seq, Store, StoreError};
-use ripcord_engine::{Clock, TTL, World};
+use ripcord_engine::{Clock, Shelf, TTL, World};
 use ripcord_store::{MemoryStore, SqliteStore};
 use ripcord_vault::Vault;
 
@@ -27,6 +29,8 @@ pub struct Station {
     pub store: Arc<SqliteStore>,
     pub world: World,
     pub vault: Option<Vault>,
+    /// The hosts that components are on; nothing is connected before it is needed.
+    pub links: Links,
     pub screen: Arc<Screen>,
     /// How long the lease lasts without being renewed.
     pub ttl: Duration,
@@ -69,8 +73,8 @@ impl Station {
             Reach::Look if !site.vault_is_there() => None,
             Reach::Look | Reach::Act => Some(site.open_vault(&redactor).await?),
         };
-        let parts = match reach {
-            Reach::Record => Parts::default(),
+        let (parts, links) = match reach {
+            Reach::Record => (Parts::default(), Links::new()),
             Reach::Look | Reach::Act => {
                 let captures = captures(Arc::clone(&store), application.id.clone());
                 parts(&site, screen, vault.clone(), captures)?
@@ -85,7 +89,7 @@ impl Station {
             holder: holder(),
         };
         let ttl = common.lease.unwrap_or(TTL);
-        Ok(Ok(Self { site, store, world, vault, screen: Arc::clone(screen), ttl }))
+        Ok(Ok(Self { site, store, world, vault, links, screen: Arc::clone(screen), ttl }))
     }
 
     /// As [`Self::open_if_there`], for commands that are about something on record.
@@ -102,6 +106,12 @@ impl Station {
         self.world.app()
     }
 
+    /// The captures in the vault, where one is open.
+    pub fn shelf(&self) -> Option<Shelf> {
+        let environments = self.site.loaded.environments.clone();
+        Some(Shelf { vault: self.vault.clone()?, environments })
+    }
+
     /// The world, to be held for `doing`.
     pub fn world_for(&self, doing: &str) -> World {
         let mut world = self.world.clone();
@@ -111,51 +121,78 @@ impl Station {
 }
 
 /// A world of which nothing was recorded yet: good for looking around.
-pub fn unrecorded(site: &Site, screen: &Arc<Screen>, reach: Reach) -> Result<World, Problem> {
-    Ok(World {
+pub fn unrecorded(site: &Site, screen: &Arc<Screen>, reach: Reach) -> Result<(World, Links), Problem> {
+    let (parts, links) = match reach {
+        Reach::Record => (Parts::default(), Links::new()),
+        Reach::Look | Reach::Act => parts(site, screen, None, Arc::new(|_| None))?,
+    };
+    let world = World {
         application: Arc::new(site.loaded.application.clone()),
-        parts: match reach {
-            Reach::Record => Parts::default(),
-            Reach::Look | Reach::Act => parts(site, screen, None, Arc::new(|_| None))?,
-        },
+        parts,
         store: Arc::new(MemoryStore::new()),
         clock: Clock::System,
         redactor: screen.redactor().clone(),
         holder: holder(),
-    })
+    };
+    Ok((world, links))
 }
 
-/// Every component, signal and channel that is configured, as a live object.
-fn parts(site: &Site, screen: &Arc<Screen>, vault: Option<Vault>, captures: Captures) -> Result<Parts, Problem> {
+/// Every component, signal and channel that is configured, as a live object, and the links to the hosts they are on.
+fn parts(
+    site: &Site,
+    screen: &Arc<Screen>,
+    vault: Option<Vault>,
+    captures: Captures,
+) -> Result<(Parts, Links), Problem> {
     let terminal = Arc::clone(screen);
+    let revision_key = match site.state.exists() {
+        true => site.revision_key()?,
+        // Nothing was ever recorded by a key, so that any will do to look around.
+        false => [0; 32],
+    };
+    let loaded = &site.loaded;
+    let home = Home {
+        app: loaded.application.id.clone(),
+        config: loaded.text.clone(),
+        config_name: crate::site::FILE.to_owned(),
+        base: site.base.clone(),
+        redactor: screen.redactor().clone(),
+        vault: vault.clone(),
+        revision_key,
+    };
+    let links: Links = loaded.hosts.iter().map(|(id, host)| (id.clone(), Link::new(id, host, &home))).collect();
     let cx = BuildCx {
         base: site.base.clone(),
         redactor: screen.redactor().clone(),
-        vault,
+        vault: vault.map(Into::into),
         captures,
-        revision_key: match site.state.exists() {
-            true => site.revision_key()?,
-            // Nothing was ever recorded by a key, so that any will do to look around.
-            false => [0; 32],
-        },
+        revision_key,
         keep_aside: site.loaded.application.policy.keep_aside,
         terminal: Arc::new(move |text| {
             terminal.line(text.trim_end());
             io::Result::Ok(())
         }),
     };
-    let loaded = &site.loaded;
     let mut parts = Parts::default();
     for (id, settings) in &loaded.components {
-        parts.components.insert(id.clone(), build_component(id, settings, &cx)?);
+        let hosts = loaded.application.components.get(id).map_or(&[] as &[_], |spec| &spec.hosts);
+        let component = match hosts {
+            [] => build_component(id, settings, &cx)?,
+            hosts => spread(id, settings, hosts, &links, &cx)?,
+        };
+        parts.components.insert(id.clone(), component);
     }
     for (id, settings) in &loaded.signals {
-        parts.signals.insert(id.clone(), build_signal(id, settings, &cx)?);
+        let signal = match loaded.signal_hosts.get(id) {
+            None => build_signal(id, settings, &cx)?,
+            Some(host) => signal_on(id, settings, host, &links, &cx)?,
+        };
+        parts.signals.insert(id.clone(), signal);
     }
     for (id, settings) in &loaded.channels {
         parts.channels.insert(id.clone(), build_channel(id, settings, &cx)?);
     }
-    Ok(parts)
+    Ok((parts, links))
 }
 
 /// The record's view of a capture, for adapters.

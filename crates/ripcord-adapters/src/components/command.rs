@@ -8,6 +8,7 @@
 //! after `start` another instance than before. Exit code 75 (EX_TEMPFAIL of sysexits.h) says that trying again may help; any other
 //! failure waits for a person.
 
+mod ports; // whether they are free
 mod world; // running the commands, and reading what they print
 
 use std::collections::BTreeMap;
@@ -20,11 +21,12 @@ use ripcord_config::{KindDoc, Mistake};
 use ripcord_core::{
     Action, Available, Before, CannotPlan, Capabilities, CapturePurpose, CaptureRef, Component, ComponentId, Cx,
     Destroys, Downtime, Draft, Failure, Fut, Held, HeldIn, Holds, Inventory, KindVersion, Layer, Lifecycle, Limits,
-    Nature, Observation, Observe, Outcome, Phase, Place, Proof, ProofLevel, Readers, Redo, Revision, Seen, Shown, Step,
-    Survey, TargetId, Want, Wanted, Wish,
+    Nature, Observation, Observe, Outcome, Phase, Place, Proof, ProofLevel, Readers, Redo, Retry, Revision, Seen,
+    Shown, Step, Survey, TargetId, Want, Wanted, Wish,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
+use tokio::time::Instant;
 
 use self::world::{Cannot, World};
 use super::files::ReadersSetting;
@@ -59,6 +61,10 @@ pub struct Settings {
     /// or 3 without a word means none too, as with `pgrep` and init scripts.
     #[serde(default)]
     pub instance: Option<Vec<Text>>,
+    /// TCP ports that it listens on. Before `start` is run each must be free for local callers; one that is not is waited for, and
+    /// who has it is said.
+    #[serde(default)]
+    pub ports: Vec<u16>,
     /// Prints what helps to find the cause later (logs, process lists); kept in the vault before anything is stopped.
     #[serde(default)]
     pub evidence: Option<Vec<Text>>,
@@ -190,10 +196,22 @@ limits: { call: 2m, total: 10m }
             "instance",
             "give `start` and `stop`",
         );
+        needs(
+            !self.ports.is_empty(),
+            self.instance.is_some(),
+            "nobody could tell whether it is itself that has the ports",
+            "ports",
+            "give `instance`, which prints what tells the running instance from every other",
+        );
         let acts = self.restore.is_some() || self.start.is_some() || self.observe.is_some();
         needs(true, acts, "it can do nothing", "", "give `observe` and `restore`, or `start` and `stop`");
         for mistake in mistakes.iter_mut().filter(|mistake| mistake.field.as_deref() == Some("")) {
             mistake.field = None;
+        }
+        if let Some(i) = self.ports.iter().position(|port| *port == 0) {
+            mistakes.push(
+                Mistake::new("0 is no port").at(format!("ports.{i}")).help("write the port itself, such as `8080`"),
+            );
         }
         let limits = self.limits();
         if limits.call > limits.total || limits.tries == 0 || limits.call.is_zero() {
@@ -292,7 +310,35 @@ impl Commands {
         }
     }
 
+    /// Refuses where a port that a start needs is taken. Blocking, and as short as a look at a few files.
+    async fn ports_are_free(&self) -> Result<(), Failure> {
+        if self.settings.ports.is_empty() {
+            return Ok(());
+        }
+        let ports = self.settings.ports.clone();
+        match super::files::blocking(move |_| ports::taken(&ports)).await?? {
+            None => Ok(()),
+            Some(taken) => Err(taken.into()),
+        }
+    }
+
+    /// Waits for the ports: what was just stopped may take a moment to let go. Half of the call is left for the start itself.
+    async fn ports_become_free(&self, cx: &Cx) -> Result<(), Failure> {
+        let deadline = Instant::now() + cx.limit / 2;
+        let asked = world::poll(deadline, || async {
+            match self.ports_are_free().await {
+                Err(failure) if failure.retry == Retry::Later => Err(failure),
+                answered => Ok(answered),
+            }
+        });
+        asked.await?
+    }
+
     async fn prove(&self, cx: &Cx, wanted: Wanted) -> Result<Proof, Cannot> {
+        // Where it runs, the ports are its own; where it does not, they are what the start will need.
+        if !self.settings.ports.is_empty() && self.world.instance(cx).await?.is_none() {
+            self.ports_are_free().await?;
+        }
         if let (Some(_), Some(id)) = (&self.settings.capture, &wanted.capture) {
             let found = format!("capture {id}, read back");
             let captures = self.captures.clone();
@@ -379,6 +425,7 @@ impl Commands {
         if self.settings.instance.is_some() && before.mark.is_some() && self.world.instance(cx).await? == before.mark {
             self.stop(cx, step, before).await?;
         }
+        self.ports_become_free(cx).await?;
         let output = self.world.act(argv, cx, Some((step, before)), None, None).await?;
         let said = world::printed(&output);
         if self.settings.instance.is_none() {

@@ -11,22 +11,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use ripcord_config::{KindDoc, Mistake};
 use ripcord_core::{
     Action, Available, Before, CannotPlan, Capabilities, CaptureRef, Component, ComponentId, Cx, Destroys, Draft,
     Failure, Fut, Held, Holds, Inventory, KindVersion, Layer, Limits, Made, Observation, Outcome, Phase, Place, Proof,
     Readers, Redo, Revision, Seen, Shown, Step, Survey, TargetId, Want, Wanted, Wish,
 };
+use ripcord_vault::pattern_mistake;
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use super::disk::room;
 use super::files::captures::{self, Captures, vault_failure};
 use super::files::{
     FileError, Halt, Live, ReadersSetting, Stop, Trying, blocking, meta, outcome, path_mistakes, point, remove,
     remove_file, rename_new, sync, sync_all,
 };
+use super::tidy::{Names, Sort, Sweep};
 use super::tree::switch::{Begun, Switch};
-use super::tree::{self, Kept, carry, glob, room};
+use super::tree::{self, Kept, carry};
 use crate::{BuildCx, BuildError, ComponentKind};
 
 /// A directory of files, one file, or a link that leads to one of several release directories.
@@ -58,7 +62,7 @@ impl ComponentKind for Settings {
 
     fn check(&self) -> Vec<Mistake> {
         let patterns = self.except.iter().enumerate().filter_map(|(i, pattern)| {
-            let why = glob::mistake(pattern)?;
+            let why = pattern_mistake(pattern)?;
             Some(Mistake::new(format!("`{pattern}` can never match: {why}")).at(format!("except.{i}")))
         });
         path_mistakes(&self.path).into_iter().chain(patterns).collect()
@@ -129,6 +133,13 @@ impl Component for Directory {
                 Ok(outcome) => outcome,
                 Err(failure) => Outcome::Unknown { why: failure.what },
             }
+        })
+    }
+
+    fn tidy<'a>(&'a self, cx: &'a Cx, place: &'a Place, before: Timestamp) -> Fut<'a, Result<Vec<String>, Failure>> {
+        Box::pin(async move {
+            let (inner, cx, place) = (Arc::clone(&self.0), cx.clone(), place.clone());
+            blocking(move |halt| inner.tidy(&cx, &place, before, halt)).await?
         })
     }
 }
@@ -296,6 +307,19 @@ impl Inner {
         }
     }
 
+    fn tidy(&self, cx: &Cx, place: &Place, before: Timestamp, halt: &Halt) -> Result<Vec<String>, Failure> {
+        let live = self.live()?;
+        let _lock = live.lock(cx.limit, halt)?;
+        let (names, mut sweep) = (Names::new(&live, place), Sweep::new(&live, before)?);
+        let old = match &self.releases {
+            None => sweep.old(&live.parent, |name| names.switched(name))?,
+            // Release directories are the releases themselves: only where one was being unpacked may be left.
+            Some(releases) => sweep.old(releases, |name| names.temporary(name, Sort::Directory))?,
+        };
+        sweep.remove_all(old, halt);
+        sweep.done()
+    }
+
     fn prove(&self, wanted: &Wanted) -> Result<Proof, Failure> {
         let how = match self.available(wanted, &mut None) {
             Available::Missing { why } => return Err(Failure::never(why)),
@@ -303,11 +327,19 @@ impl Inner {
         };
         let live = self.live()?;
         let made = self.captures.wanted(wanted).transpose()?;
-        room(&live.parent, made.as_ref().map_or(0, |made| made.bytes))?;
-        // Where a release directory serves, its capture need not be whole.
-        if let (Some(made), false) = (made, how.starts_with("release directory")) {
-            self.captures.verify(&captures::manifest(&made)?)?;
-        }
+        // Where a release directory serves, its capture need not be whole, and a link is all that is written.
+        let Some(made) = made.filter(|_| !how.starts_with("release directory")) else {
+            room(&live.parent, "the restore", 0, 1)?;
+            return Ok(Proof::of(how));
+        };
+        let manifest = captures::manifest(&made)?;
+        room(
+            self.releases.as_deref().unwrap_or(&live.parent),
+            "the restore",
+            made.bytes,
+            manifest.entries.len() as u64,
+        )?;
+        self.captures.verify(&manifest)?;
         Ok(Proof::of(how))
     }
 

@@ -3,7 +3,7 @@
 //! It may hold secrets: its revision is a keyed hash, what is said of it are names, and copies of it are in the vault alone.
 //! A process reads its environment once, so readers are restarted unless the settings say that they notice by themselves.
 
-mod edit; // KEY=value text
+pub(super) mod edit; // KEY=value text
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -27,6 +27,10 @@ use crate::{BuildCx, BuildError, ComponentKind};
 pub struct Settings {
     /// The file, relative to `ripcord.yaml`. A link is followed, and what it leads to is replaced.
     pub path: PathBuf,
+    /// The keys that the file must have, none of them empty, for its readers to start. A release whose file lacks one is not
+    /// gone back to.
+    #[serde(default)]
+    pub require: Vec<String>,
     /// What a change means for the components that need this one: `restart` (the default), `stop` before it, or `hot` where
     /// they read the file again by themselves.
     #[serde(default)]
@@ -37,24 +41,30 @@ impl ComponentKind for Settings {
     const DOC: KindDoc = KindDoc {
         name: "env-file",
         summary: "A file of `KEY=value` lines: put back whole, or toggled key by key.",
-        example: "path: shared/app.env\nreaders: restart\n",
+        example: "path: shared/app.env\nrequire: [DATABASE_URL, SECRET_KEY]\nreaders: restart\n",
         layer: Layer::Config,
         schema: || schemars::schema_for!(Settings),
     };
 
     fn check(&self) -> Vec<Mistake> {
-        super::files::path_mistakes(&self.path)
+        let keys = self.require.iter().enumerate().filter(|(_, key)| !edit::names_a_key(key)).map(|(i, key)| {
+            Mistake::new(format!("`{key}` is no key"))
+                .at(format!("require.{i}"))
+                .help("write the name alone, such as `DATABASE_URL`")
+        });
+        super::files::path_mistakes(&self.path).into_iter().chain(keys).collect()
     }
 
     fn build(&self, id: &ComponentId, cx: &BuildCx) -> Result<Arc<dyn Component>, BuildError> {
         let readers = self.readers.unwrap_or(ReadersSetting::Restart).into();
-        let format = EnvFormat { key: cx.revision_key };
+        let format = EnvFormat { key: cx.revision_key, require: self.require.clone() };
         Ok(Arc::new(OneFile::new(id, &self.path, format, readers, cx)))
     }
 }
 
 struct EnvFormat {
     key: [u8; 32],
+    require: Vec<String>,
 }
 
 impl Format for EnvFormat {
@@ -96,12 +106,27 @@ impl Format for EnvFormat {
         Ok(unlike)
     }
 
+    fn complete(&self, bytes: &[u8]) -> Result<(), String> {
+        if self.require.is_empty() {
+            return Ok(());
+        }
+        let found = edit::read(bytes).map_err(|error| error.to_string())?;
+        let lacks = self.require.iter().filter_map(|key| match found.get(key).map(|value| value.trim()) {
+            None => Some(format!("`{key}` is not there")),
+            Some("") => Some(format!("`{key}` is empty")),
+            Some(_) => None,
+        });
+        let lacks: Vec<_> = lacks.collect();
+        if lacks.is_empty() { Ok(()) } else { Err(lacks.join(", ")) }
+    }
+
     fn facts(&self, live: &[u8]) -> BTreeMap<String, String> {
         let fact = match edit::read(live) {
             Ok(found) => ("keys", found.keys().cloned().collect::<Vec<_>>().join(", ")),
             Err(error) => ("cannot be edited", error.to_string()),
         };
-        BTreeMap::from([(fact.0.to_owned(), fact.1)])
+        let lacks = self.complete(live).err().map(|why| ("required, and lacking", why));
+        [Some(fact), lacks].into_iter().flatten().map(|(name, words)| (name.to_owned(), words)).collect()
     }
 
     fn differing(&self, live: &[u8], captured: &[u8]) -> Option<String> {

@@ -10,27 +10,29 @@ mod client; // speaks to git, knows no rollback
 mod copy; // a second working tree
 mod restore; // the way back
 mod state; // what a tree is at
+mod upkeep; // trees that were kept long enough
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use ripcord_config::{KindDoc, Mistake};
 use ripcord_core::{
     Action, Available, Before, CannotPlan, Capabilities, CaptureRef, Component, ComponentId, Cx, Destroys, Draft,
     Failure, Fut, Held, HeldIn, Holds, Inventory, KindVersion, Layer, Limits, Observation, Outcome, Phase, Place,
     Proof, Readers, Redo, Revision, Seen, Shown, Step, Survey, TargetId, Want, Wanted, Wish,
 };
-use ripcord_vault::path_text;
+use ripcord_vault::{excepted, path_text, pattern_mistake};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::client::Git;
 use self::state::{State, commit_of};
+use super::disk::room;
 use super::files::captures::Captures;
 use super::files::{Live, ReadersSetting, meta, outcome, path_mistakes};
 use super::tree::switch::Switch;
-use super::tree::{glob, room};
 use crate::{BuildCx, BuildError, ComponentKind};
 
 /// A git working tree that is deployed by checking out.
@@ -76,11 +78,11 @@ impl ComponentKind for Settings {
 
     fn check(&self) -> Vec<Mistake> {
         let patterns = self.keep.iter().enumerate().filter_map(|(i, pattern)| {
-            let why = glob::mistake(pattern)?;
+            let why = pattern_mistake(pattern)?;
             Some(Mistake::new(format!("`{pattern}` can never match: {why}")).at(format!("keep.{i}")))
         });
         let paths = self.paths.iter().enumerate().filter_map(|(i, path)| {
-            let why = glob::mistake(path)?;
+            let why = pattern_mistake(path)?;
             Some(Mistake::new(format!("`{path}` names nothing in the tree: {why}")).at(format!("paths.{i}")))
         });
         path_mistakes(&self.path).into_iter().chain(patterns).chain(paths).collect()
@@ -172,12 +174,16 @@ impl Component for Checkout {
             outcome(ended)
         })
     }
+
+    fn tidy<'a>(&'a self, cx: &'a Cx, place: &'a Place, before: Timestamp) -> Fut<'a, Result<Vec<String>, Failure>> {
+        Box::pin(self.remove_old(cx, place, before))
+    }
 }
 
 impl Checkout {
     /// Whether an untracked path is declared to be data.
     fn kept(&self, path: &Path) -> bool {
-        glob::names(&self.keep, &path_text(path))
+        excepted(&path_text(path), &self.keep)
     }
 
     /// Looks at a working tree, the live one or a prepared one.
@@ -355,7 +361,7 @@ impl Checkout {
         {
             return Err(Failure::never(why));
         }
-        room(&live.parent, read)?;
+        room(&live.parent, "the restore", read, 0)?;
         Ok(Proof::of(format!("{} is in the clone and was read, {read} bytes", wanted.revision.short())))
     }
 }

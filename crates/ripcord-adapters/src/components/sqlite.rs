@@ -13,27 +13,30 @@ mod compare; // what going back would lose
 mod database; // speaks SQLite, knows no rollback
 mod restore; // the way back
 mod salvage; // what is given up, for people
+mod upkeep; // copies that were kept long enough
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use jiff::Timestamp;
 use ripcord_config::{KindDoc, Mistake};
 use ripcord_core::{
     Action, Available, Before, CannotPlan, Capabilities, CaptureId, CaptureRef, Component, ComponentId, Cx, Destroys,
-    Draft, Failure, Fut, Held, Holds, Inventory, KindVersion, Layer, Limits, Loss, Nature, Observation, Outcome, Phase,
-    Place, Proof, Readers, Redo, Revision, Seen, Shown, Step, Survey, TargetId, Want, Wanted, Wish,
+    Draft, Failure, Fut, Held, Holds, Inventory, KindVersion, Layer, Limits, Loss, Made, Nature, Observation, Outcome,
+    Phase, Place, Proof, Readers, Redo, Revision, Seen, Shown, Step, Survey, TargetId, Want, Wanted, Wish,
 };
 use schemars::JsonSchema;
 use serde::Deserialize;
 
 use self::database::{Content, SqlError};
+use super::disk::room;
 use super::files::captures::{self, Captures};
 use super::files::{FileError, Halt, Live, ReadersSetting, Stop, blocking, outcome, path_mistakes};
-use super::tree::room;
 use crate::{BuildCx, BuildError, ComponentKind};
 
-/// An SQLite database.
+/// An SQLite database. What a restore replaces is kept beside it as `<db>.before-<run>`, as long as anything set aside is. The rows
+/// it gives up are written to `<db>.salvage-<run>/` and stay there until a person takes them away: they are the users'.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
@@ -98,10 +101,10 @@ impl Component for Sqlite {
         }
     }
 
-    fn survey<'a>(&'a self, _cx: &'a Cx, place: &'a Place, wanted: &'a [Wanted]) -> Fut<'a, Survey> {
+    fn survey<'a>(&'a self, cx: &'a Cx, place: &'a Place, wanted: &'a [Wanted]) -> Fut<'a, Survey> {
         Box::pin(async move {
-            let (inner, at, wanted) = (Arc::clone(&self.0), place.clone(), wanted.to_vec());
-            let surveyed = blocking(move |_| inner.survey(&at, &wanted)).await;
+            let (inner, at, wanted, within) = (Arc::clone(&self.0), place.clone(), wanted.to_vec(), cx.limit / 4);
+            let surveyed = blocking(move |_| inner.survey(&at, &wanted, within)).await;
             surveyed.and_then(|survey| survey.map_err(Failure::from)).unwrap_or_else(|failure| {
                 let target = TargetId(format!("file:{}", self.0.path.display()));
                 Survey::new(place.clone(), Seen::Unreachable { why: failure.what }, target)
@@ -130,6 +133,23 @@ impl Component for Sqlite {
             }
         })
     }
+
+    fn tidy<'a>(&'a self, cx: &'a Cx, place: &'a Place, before: Timestamp) -> Fut<'a, Result<Vec<String>, Failure>> {
+        Box::pin(async move {
+            let (inner, cx, place) = (Arc::clone(&self.0), cx.clone(), place.clone());
+            blocking(move |halt| inner.tidy(&cx, &place, before, halt)).await?
+        })
+    }
+}
+
+fn captured_at(made: &Made) -> Option<Timestamp> {
+    captures::manifest(made).ok().map(|manifest| manifest.at)
+}
+
+/// A loss whose size nobody knows; that is never taken for none.
+fn uncounted(since: Option<Timestamp>, why: &str) -> Loss {
+    let other = vec![format!("rows written since the capture, which cannot be counted: {why}")];
+    Loss { since, other, how: Some("not comparable".to_owned()), ..Loss::none() }
 }
 
 /// What a look found: nothing, or what the database says, or why it says nothing.
@@ -144,7 +164,8 @@ impl Inner {
         }
     }
 
-    fn survey(&self, place: &Place, wanted: &[Wanted]) -> Result<Survey, FileError> {
+    fn survey(&self, place: &Place, wanted: &[Wanted], within: Duration) -> Result<Survey, FileError> {
+        let began = Instant::now();
         let live = Live::through(&self.path)?;
         let looked = Self::look(&live);
         let seen = match &looked {
@@ -156,11 +177,17 @@ impl Inner {
         let mut survey = Survey::new(place.clone(), seen, live.target());
         survey.label = looked.as_ref().ok().and_then(|found| found.as_ref().map(Content::label));
         survey.available = wanted.iter().map(|one| (one.clone(), self.available(one))).collect();
-        for one in wanted {
-            if let (Some(id), Some(Ok(_))) = (&one.capture, self.captures.wanted(one)) {
-                survey.losses.push((id.clone(), self.loss(place, &live, &looked, one, id)));
+        // The last is the one to go to. It is always compared; the others as long as that leaves the look time to end.
+        for one in wanted.iter().rev() {
+            if let (Some(id), Some(Ok(made))) = (&one.capture, self.captures.wanted(one)) {
+                let loss = match survey.losses.is_empty() || began.elapsed() < within {
+                    true => self.loss(place, &live, &looked, one, id),
+                    false => uncounted(captured_at(&made), "there was no time to compare it with that capture too"),
+                };
+                survey.losses.push((id.clone(), loss));
             }
         }
+        survey.losses.reverse();
         let bytes = live.meta()?.map_or(0, |meta| meta.len());
         // Measured: copied, compared, copied aside and copied in at about 50 MB a second together.
         survey.reckoned = Some(Duration::from_millis(200 + bytes / 50_000));
@@ -183,8 +210,7 @@ impl Inner {
             (Ok(None), _) => return Loss { how: Some("there is no database to lose".to_owned()), ..Loss::none() },
             _ => {}
         }
-        let manifest = self.captures.record(id).and_then(|made| captures::manifest(&made).ok());
-        let since = manifest.as_ref().map(|manifest| manifest.at);
+        let since = self.captures.record(id).and_then(|made| captured_at(&made));
         let compared = looked.as_ref().map_err(ToString::to_string).map(drop).and_then(|()| {
             self.with_capture(id, |capture| {
                 let db = restore::attached(database::open_to_read(&live.path)?, capture)?;
@@ -194,12 +220,7 @@ impl Inner {
         });
         match compared {
             Ok(differences) => restore::loss(&place.to_string(), &differences, since),
-            Err(why) => Loss {
-                since,
-                other: vec![format!("rows written since the capture, which cannot be counted: {why}")],
-                how: Some("not comparable".to_owned()),
-                ..Loss::none()
-            },
+            Err(why) => uncounted(since, &why),
         }
     }
 
@@ -306,8 +327,8 @@ impl Inner {
             let (is, to) = (content.revision.short(), wanted.revision.short());
             return Err(Failure::never(format!("the capture holds {is}, not {to}")));
         }
-        // Beside the live one: the capture, the copy that is kept, and SQLite's journal.
-        room(&Live::through(&self.path)?.parent, bytes * 3)?;
+        let live = Live::through(&self.path)?;
+        room(&live.parent, "the restore", restore::takes(capture::size(&live)?, bytes), 8)?;
         let mut found = format!("restored to a scratch file: sound, {}", content.label());
         if dangling > 0 {
             found.push_str(&format!("; {dangling} foreign keys lead nowhere, as when it was captured"));

@@ -1,6 +1,5 @@
 //! Directories as revisions, and what must survive inside them when they are replaced.
 
-pub(crate) mod glob; // patterns over relative paths
 pub(crate) mod switch; // one tree in the place of another, in one instant
 
 use std::fs;
@@ -9,7 +8,7 @@ use std::path::Path;
 
 use jiff::Timestamp;
 use ripcord_core::{Digest, Failure, Revision, Seen};
-use ripcord_vault::{Entry, Manifest, Source, VaultError, What, path_text, tree_digest};
+use ripcord_vault::{Entry, Manifest, Source, VaultError, What, excepted, path_text, tree_digest};
 
 use super::files::captures::vault_failure;
 use super::files::{FileError, Trying, meta, own, owner, point};
@@ -131,7 +130,7 @@ pub(crate) enum Kept {
 
 impl Kept {
     pub(crate) fn named(patterns: &[String], path: &str) -> Self {
-        if glob::names(patterns, path) { Self::All } else { Self::Below }
+        if excepted(path, patterns) { Self::All } else { Self::Below }
     }
 }
 
@@ -238,21 +237,5 @@ fn crossing(error: FileError, target: &Path) -> Failure {
                 .advise("mount it outside the tree and link to it")
         }
         _ => error.into(),
-    }
-}
-
-/// Whether a restore could write beside `path`, found out without writing.
-pub(crate) fn room(parent: &Path, bytes: u64) -> Result<(), Failure> {
-    let access = rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK;
-    rustix::fs::access(parent, access).trying("write in", parent)?;
-    let disk = rustix::fs::statvfs(parent).trying("look at the disk of", parent)?;
-    let free = disk.f_bavail.saturating_mul(disk.f_frsize);
-    match free >= bytes {
-        true => Ok(()),
-        false => Err(Failure::never(format!(
-            "{} has {free} bytes free, and the restore needs {bytes} beside the present state",
-            parent.display()
-        ))
-        .advise("free space; the present state and the target stay")),
     }
 }

@@ -272,7 +272,7 @@ impl Drop for Group {
 /// and let go of (a server) is not touched.
 /// Source: prctl(2), PR_SET_PDEATHSIG: sent when the thread that started it ends; the runtime's threads end with the process.
 #[expect(unsafe_code, reason = "what runs between fork and exec is one prctl, which is async-signal-safe")]
-fn dies_with_us(process: &mut tokio::process::Command) {
+pub(super) fn dies_with_us(process: &mut tokio::process::Command) {
     let hook = || rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).map_err(io::Error::from);
     // SAFETY: the hook allocates nothing, takes no lock, and calls nothing but prctl.
     unsafe {

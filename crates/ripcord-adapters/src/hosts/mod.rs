@@ -1,10 +1,14 @@
 //! Where commands run.
 
+pub mod far; // places on other hosts
 mod local; // this machine
 mod output; // what is kept of an output
+mod ssh; // reaching other hosts
 
+pub use far::{Home, Link, Links, OnHost, Reached};
 pub(crate) use local::{Input, Take};
 pub use local::{Local, within};
+pub use ssh::{LinkError, Program, Ssh, Transport};
 
 use ripcord_core::HostError;
 

@@ -1,8 +1,12 @@
 //! What is measured: one file per kind, alphabetical. The registry is `kinds.rs`.
 
 pub mod command; // what a program says
+pub mod container; // containers of the Docker Engine
+pub mod host; // the machine itself
 pub mod http; // what an endpoint answers
+pub mod journal; // entries of the journal, and how a unit is
 pub mod log; // lines of a log file
+pub mod pm2; // an application under pm2
 pub mod process; // a process of this machine
 pub mod prometheus; // a Prometheus server's answer to a query
 pub mod scrape; // an application's own metrics page

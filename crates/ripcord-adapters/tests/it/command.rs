@@ -83,6 +83,9 @@ fn settings_that_could_not_work_are_refused() {
     );
     assert_eq!(mistakes("start: [a]"), ["what is started is never stopped"]);
     assert_eq!(mistakes("observe: []"), ["`observe` is no command"]);
+    let ports = "start: [a]\nstop: [b]\nports: [8080]";
+    assert_eq!(mistakes(ports), ["nobody could tell whether it is itself that has the ports"]);
+    assert_eq!(mistakes(&format!("{ports}\ninstance: [c]").replace("8080", "8080, 0")), ["0 is no port"]);
     assert_eq!(mistakes("observe: [a]\nlimits: { call: 10m, total: 1m }"), ["the limits leave no room to act"]);
     let unknown = serde_saphyr::from_str::<ripcord_adapters::components::command::Settings>("observ: [a]").unwrap_err();
     assert!(unknown.to_string().contains("observ"), "{unknown}");
@@ -351,6 +354,71 @@ async fn a_process_is_started_stopped_and_told_from_its_former_self() {
     assert_eq!(proof(part.apply(&cx(), &stop, &before_stop).await).found, "no instance runs");
     assert_eq!(part.holds(&cx(), &stop, Some(&before_stop)).await.holds, Holds::Target);
     drop(bench);
+}
+
+/// The server, with a port that a test may have, and its restore.
+fn serving_at(port: u16) -> (Serving, Arc<dyn Component>) {
+    let bench = Bench::new();
+    bench.write("srv", SERVER);
+    bench.write("live", "v1\n");
+    let instance = "instance: [sh, -c, 'touch asked; exec sh srv instance']";
+    let kept = "observe: [head, -n, '1', live]\navailable: ['true']\nrestore: ['true']";
+    let yaml = format!("start: [sh, srv, start]\nstop: [sh, srv, stop]\n{instance}\nports: [{port}]\n{kept}");
+    let part = bench.component("command", &yaml);
+    (Serving(bench), part)
+}
+
+#[tokio::test]
+async fn a_start_whose_port_is_taken_is_not_begun_and_says_by_whom() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = taken.local_addr().unwrap().port();
+    let (bench, part) = serving_at(port);
+    let start = step("start", Action::Start);
+    let outcome = part.apply(&cx_at(Timestamp::now(), Duration::from_secs(1)), &start, &before(&start, None)).await;
+    let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
+    let own = std::process::id();
+    let begins = format!("port {port} is in use by ");
+    assert!(failure.what.starts_with(&begins), "{}", failure.what);
+    assert!(failure.what.ends_with(&format!("(process {own})")), "{}", failure.what);
+    assert!(failure.retry == Retry::Later && failure.advice.is_some());
+    assert!(!bench.0.path("pid").exists(), "`start` was never run");
+
+    let prove = step("prove", Action::Prove { revision: Revision::exact("v1"), capture: None });
+    let Outcome::Failed(failure) = apply(&*part, &prove).await else { panic!("it is stopped, and could not start") };
+    assert!(failure.what.starts_with(&begins), "{}", failure.what);
+    drop(taken);
+    // A child that another test starts may hold the port for a moment longer.
+    crate::support::until("the free port", || async { matches!(apply(&*part, &prove).await, Outcome::Done(_)) }).await;
+    crate::support::until("the start", || async { matches!(apply(&*part, &start).await, Outcome::Done(_)) }).await;
+}
+
+#[tokio::test]
+async fn a_port_that_is_let_go_meanwhile_is_waited_for() {
+    let taken = std::net::TcpListener::bind("0.0.0.0:0").unwrap();
+    let (bench, part) = serving_at(taken.local_addr().unwrap().port());
+    let start = step("start", Action::Start);
+    let (cx, before) = (cx(), before(&start, Some("a former instance".into())));
+    let asked = bench.0.path("asked");
+    let let_go = async {
+        // It looks for its former instance, and then at the port.
+        crate::support::until("the start", || async { asked.exists() }).await;
+        drop(taken);
+    };
+    let (outcome, ()) = tokio::join!(part.apply(&cx, &start, &before), let_go);
+    assert!(proof(outcome).found.starts_with("runs as "));
+}
+
+#[tokio::test]
+async fn a_running_instance_has_its_ports_itself() {
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let (_bench, part) = serving_at(port);
+    proof(apply(&*part, &step("start", Action::Start)).await);
+    // As the instance would have it.
+    let _own = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    let prove = step("prove", Action::Prove { revision: Revision::exact("v1"), capture: None });
+    proof(apply(&*part, &prove).await);
 }
 
 #[tokio::test]

@@ -26,6 +26,8 @@ pub trait Rig {
     const KIND: &'static str;
     /// Whether a restore writes content, and so needs room.
     const WRITES: bool = true;
+    /// Whether it is on another host: everything goes through a link to an agent.
+    const FAR: bool = false;
     /// Settings; paths are relative to `site/`.
     fn settings() -> String;
     /// Makes the state of the good release from nothing.
@@ -49,20 +51,21 @@ pub struct Site {
     pub dir: tempfile::TempDir,
     kind: &'static str,
     yaml: String,
+    far: bool,
 }
 
 const KEY: &str = "0f1e2d3c4b5a69788796a5b4c3d2e1f00f1e2d3c4b5a69788796a5b4c3d2e1f0";
 
-fn vault(dir: &Path) -> Vault {
+pub fn vault(dir: &Path) -> Vault {
     Vault::open_or_create(&dir.join("vault"), &VaultKey::from_text(KEY).unwrap()).unwrap()
 }
 
-fn built(dir: &Path, kind: &str, yaml: &str) -> Arc<dyn Component> {
+pub fn build_cx(dir: &Path) -> BuildCx {
     let record = dir.join("captures.json");
-    let cx = BuildCx {
+    BuildCx {
         base: dir.join("site"),
         redactor: Redactor::default(),
-        vault: Some(vault(dir)),
+        vault: Some(vault(dir).into()),
         captures: Arc::new(move |id| {
             let record: BTreeMap<CaptureId, Made> = serde_json::from_slice(&fs::read(&record).ok()?).unwrap();
             record.get(id).cloned()
@@ -70,8 +73,11 @@ fn built(dir: &Path, kind: &str, yaml: &str) -> Arc<dyn Component> {
         revision_key: [7; 32],
         keep_aside: Duration::from_secs(3600),
         terminal: Arc::new(|_| Ok(())),
-    };
-    build_component(&place().component, &component(kind, yaml), &cx).unwrap()
+    }
+}
+
+fn built(dir: &Path, kind: &str, yaml: &str) -> Arc<dyn Component> {
+    build_component(&place().component, &component(kind, yaml), &build_cx(dir)).unwrap()
 }
 
 pub fn run_cx(run: u64) -> Cx {
@@ -89,11 +95,11 @@ impl Site {
     pub fn new(kind: &'static str, yaml: impl Into<String>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         fs::create_dir(dir.path().join("site")).unwrap();
-        Self { dir, kind, yaml: yaml.into() }
+        Self { dir, kind, yaml: yaml.into(), far: false }
     }
 
     pub fn of<R: Rig>() -> Self {
-        let site = Self::new(R::KIND, R::settings());
+        let site = Self { far: R::FAR, ..Self::new(R::KIND, R::settings()) };
         R::good(&site.path());
         site
     }
@@ -112,7 +118,10 @@ impl Site {
     }
 
     pub fn component(&self) -> Arc<dyn Component> {
-        built(self.dir.path(), self.kind, &self.yaml)
+        match self.far {
+            true => crate::far::component(self.dir.path(), self.kind, &self.yaml, &[]),
+            false => built(self.dir.path(), self.kind, &self.yaml),
+        }
     }
 
     pub async fn apply(&self, run: u64, step: &Step) -> Outcome {
@@ -135,6 +144,10 @@ impl Site {
 
     pub async fn restore(&self, run: u64, id: &CaptureId, made: &Made) -> Proof {
         proof(self.apply(run, &restore_step(id, made)).await)
+    }
+
+    pub async fn tidy(&self, before: &str) -> Vec<String> {
+        self.component().tidy(&run_cx(1), &place(), before.parse().unwrap()).await.unwrap()
     }
 
     pub async fn seen(&self) -> Seen {
@@ -172,6 +185,9 @@ impl Site {
 
     /// Runs a step in a process of its own. None when it was killed on the way.
     pub fn in_child(&self, run: u64, step: &Step, with: &Child) -> Option<Outcome> {
+        if self.far {
+            return crate::far::in_agent(self.dir.path(), self.kind, &self.yaml, run, step, with);
+        }
         let task = serde_json::json!({
             "dir": self.dir.path(), "kind": self.kind, "yaml": self.yaml, "run": run, "step": step,
         });
@@ -468,6 +484,69 @@ async fn between_states_are_told<R: Rig>() {
     assert_eq!(R::content(&site.path()), good);
 }
 
+async fn what_was_set_aside_goes_when_it_is_old<R: Rig>() {
+    let site = Site::of::<R>();
+    let good = R::content(&site.path());
+    let (id, made) = site.capture(1).await;
+    R::bad(&site.path());
+    let done = site.restore(2, &id, &made).await;
+    let beside: Vec<PathBuf> = done.set_aside.iter().map(PathBuf::from).filter(|path| path.is_absolute()).collect();
+    assert!(beside.iter().all(|path| path.exists()), "{beside:?}");
+    // What people called something like ours, and links under names of ours.
+    let users =
+        ["app-failed-notes", "shop.db.before-migration", ".ripcord-notes", "app.ripcord-old"].map(|n| site.at(n));
+    users.iter().for_each(|path| fs::write(path, "theirs").unwrap());
+    let links = ["app-failed-20200101T000000Z", "shop.db.before-run-1", ".ripcord-run-1-restore-part-0a1b2c3d"];
+    let theirs = site.dir.path().join("theirs");
+    fs::create_dir(&theirs).unwrap();
+    links.iter().for_each(|name| std::os::unix::fs::symlink(&theirs, site.at(name)).unwrap());
+    let there = names(&site.path());
+    assert_eq!(site.tidy("2020-01-01T00:00:00Z").await, Vec::<String>::new(), "nothing is so old");
+    assert_eq!(names(&site.path()), there);
+
+    let removed = site.tidy("2200-01-01T00:00:00Z").await;
+    let salvage = |path: &Path| path.display().to_string().contains(".salvage-");
+    for path in &beside {
+        assert_eq!(path.exists(), salvage(path), "{}", path.display());
+        assert_eq!(removed.contains(&path.display().to_string()), !salvage(path), "{removed:?}");
+    }
+    assert!(users.iter().all(|path| path.exists()) && links.iter().all(|name| site.at(name).is_symlink()));
+    assert!(theirs.exists());
+    assert_eq!(R::content(&site.path()), good, "what is live is as it was");
+    assert_eq!(site.tidy("2200-01-01T00:00:00Z").await, Vec::<String>::new(), "twice is once");
+    // And the way back is as open as it was.
+    R::bad(&site.path());
+    site.restore(3, &id, &made).await;
+    assert_eq!(R::content(&site.path()), good);
+}
+
+async fn rf15_what_a_kill_left_goes_when_it_is_old<R: Rig>() {
+    let site = Site::of::<R>();
+    let good = R::content(&site.path());
+    let (id, made) = site.capture(1).await;
+    let step = restore_step(&id, &made);
+    let mut left = 0;
+    for at in (1..8).chain((8..400).step_by(5)) {
+        R::bad(&site.path());
+        let bad = R::content(&site.path());
+        let through =
+            site.in_child(100 + u64::from(at), &step, &Child { kill_at: Some(at), ..Child::default() }).is_some();
+        let removed = site.tidy("2200-01-01T00:00:00Z").await;
+        left += removed.iter().filter(|path| path.contains(".ripcord-")).count();
+        let links = |name: &String| site.at(name).is_symlink();
+        assert!(site.leftovers().iter().all(links), "killed at {at}: {:?}", site.leftovers());
+        let found = R::content(&site.path());
+        assert!(found == good || found == bad, "killed at {at}, then tidied:\n{found}");
+        if through {
+            break;
+        }
+    }
+    // Where only a link is written, only a link is left, and those stay.
+    assert!(left > 0 || !R::WRITES, "some kill leaves something");
+    site.restore(900, &id, &made).await;
+    assert_eq!(R::content(&site.path()), good);
+}
+
 /// Gives the whole site to whom the child runs as.
 fn give_away(path: &Path) {
     if !rustix::process::geteuid().is_root() {
@@ -580,6 +659,8 @@ macro_rules! contract {
             between_states_are_told
             a_directory_that_may_not_be_written_is_said
             a_full_disk_changes_nothing
+            what_was_set_aside_goes_when_it_is_old
+            rf15_what_a_kill_left_goes_when_it_is_old
             what_was_absent_is_taken_away_and_comes_back
         );
     };
@@ -595,3 +676,22 @@ contract!(git, crate::git::Clone);
 contract!(git_paths, crate::git::Paths);
 contract!(sqlite, crate::sqlite::Wal);
 contract!(sqlite_with_a_journal, crate::sqlite::Journal);
+
+// The kinds that a host most often has, through a link to its agent.
+contract!(directory_on_a_host, crate::far::There<crate::directory::Plain>);
+contract!(directory_of_releases_on_a_host, crate::far::There<crate::directory::Releases>);
+contract!(env_file_on_a_host, crate::far::There<crate::env_file::Env>);
+contract!(git_on_a_host, crate::far::There<crate::git::Clone>);
+contract!(sqlite_on_a_host, crate::far::There<crate::sqlite::Wal>);
+contract!(systemd, crate::systemd::Unit);
+contract!(npm, crate::npm::Modules);
+contract!(pip, crate::pip::Linked);
+contract!(http_flags, crate::http_flags::Document:
+    observe_tells_what_was_restored
+    rf09_restore_twice_is_restore_once
+    two_at_once_end_where_one_does
+    rf15_killed_anywhere_it_is_whole_and_converges
+    a_capture_killed_anywhere_is_made_again
+    a_damaged_capture_is_refused_before_anything
+    what_is_missing_is_said
+);

@@ -213,6 +213,57 @@ async fn rf29_names_are_said_and_values_never() {
 }
 
 #[tokio::test]
+async fn a_release_whose_file_lacks_a_required_key_is_not_gone_back_to() {
+    let require = "path: app.env\nrequire: [DATABASE_URL, SECRET_KEY, MODE]";
+    let site = Site::new("env-file", require);
+    let prove = async |file: &str| {
+        fs::write(site.at("app.env"), file).unwrap();
+        let (id, made) = site.capture(1).await;
+        let action = Action::Prove { revision: made.revision.clone(), capture: Some(id) };
+        site.apply(2, &step("prove", action)).await
+    };
+    let lacks = async |file: &str| match prove(file).await {
+        Outcome::Failed(failure) => {
+            assert!(failure.advice.unwrap().contains("`require`"));
+            assert!(!failure.what.contains("s3cret"), "{}", failure.what);
+            failure.what
+        }
+        other => panic!("{file}: {other:?}"),
+    };
+    let whole = "DATABASE_URL=postgres://s3cret@db/shop\nSECRET_KEY='s3cret'\nMODE=live\nOTHER=\n";
+    assert!(matches!(prove(whole).await, Outcome::Done(_)));
+    assert_eq!(
+        lacks("DATABASE_URL=\nSECRET_KEY=' '\n# MODE=s3cret\nOTHER=s3cret\n").await,
+        "the captured app.env: `DATABASE_URL` is empty, `SECRET_KEY` is empty, `MODE` is not there"
+    );
+    // The last definition is what a reader gets.
+    assert_eq!(lacks(&format!("{whole}MODE=\n")).await, "the captured app.env: `MODE` is empty");
+    assert_eq!(lacks("DATABASE_URL=\"s3cret\n").await, "the captured app.env: line 1 has a quote that is not closed");
+    let away = step("prove", Action::Prove { revision: Revision::Absent, capture: None });
+    let Outcome::Failed(failure) = site.apply(2, &away).await else { panic!() };
+    assert!(failure.what.starts_with("without app.env: `DATABASE_URL` is not there, "), "{}", failure.what);
+
+    fs::write(site.at("app.env"), "DATABASE_URL=s3cret\nMODE=live\n").unwrap();
+    let survey = site.component().survey(&run_cx(1), &place(), &[]).await;
+    assert_eq!(survey.facts["required, and lacking"], "`SECRET_KEY` is not there");
+    let without = site.with("path: app.env");
+    assert!(matches!(without.apply(2, &away).await, Outcome::Done(_)), "nothing is required");
+    let survey = without.component().survey(&run_cx(1), &place(), &[]).await;
+    assert!(!survey.facts.contains_key("required, and lacking"));
+}
+
+#[test]
+fn a_required_key_is_a_name() {
+    use ripcord_adapters::{Adapters, ComponentSettings};
+    use ripcord_config::Kinds;
+    let settings = serde_saphyr::from_str("path: app.env\nrequire: [A_1, app.mode, 'A=1', '', 'A B']").unwrap();
+    let mistakes = Adapters::check_component(&ComponentSettings::EnvFile(settings));
+    let said: Vec<_> = mistakes.into_iter().map(|mistake| (mistake.what, mistake.field.unwrap())).collect();
+    let expected = [("`A=1` is no key", "require.2"), ("`` is no key", "require.3"), ("`A B` is no key", "require.4")];
+    assert_eq!(said, expected.map(|(what, field)| (what.to_owned(), field.to_owned())));
+}
+
+#[tokio::test]
 async fn hard_links_are_noted() {
     let site = Site::new("env-file", "path: app.env");
     fs::write(site.at("app.env"), "X=1\n").unwrap();

@@ -361,3 +361,33 @@ async fn the_label_says_tag_branch_and_changes() {
     assert_eq!(survey.label.unwrap(), format!("v1.0.0 (main at {short}), 1 files modified"));
     assert_eq!(survey.facts["changed"], "run.sh");
 }
+
+#[tokio::test]
+async fn a_former_tree_with_a_commit_of_its_own_stays() {
+    let late = "2200-01-01T00:00:00Z";
+    let site = Site::of::<Clone>();
+    let (id, made) = site.capture(1).await;
+    Clone::bad(&site.path());
+    let done = site.restore(2, &id, &made).await;
+    let former = Path::new(&done.set_aside[0]);
+    // Somebody looked for the cause where it was kept, and found it.
+    fs::write(former.join("fix"), "found\n").unwrap();
+    let fix = commit(former, "the fix");
+    assert_eq!(site.tidy(late).await, Vec::<String>::new());
+    assert_eq!(git(former, &["rev-parse", "HEAD"]), fix);
+    // Once the live repository has it, the former one is needed no more.
+    git(&site.at("app"), &["fetch", "--quiet", former.to_str().unwrap(), "HEAD:refs/heads/fix"]);
+    assert_eq!(site.tidy(late).await, [former.display().to_string()]);
+    assert!(!former.exists());
+    assert_eq!(git(&site.at("app"), &["rev-parse", "fix"]), fix);
+}
+
+#[tokio::test]
+async fn the_only_repository_is_never_tidied_away() {
+    let site = Site::of::<Clone>();
+    site.capture(1).await;
+    let away = step("restore", Action::Restore { to: Revision::Absent, from: None });
+    let done = proof(site.apply(2, &away).await);
+    assert_eq!(site.tidy("2200-01-01T00:00:00Z").await, Vec::<String>::new());
+    assert!(Path::new(&done.set_aside[0]).join(".git").is_dir());
+}

@@ -3,16 +3,26 @@
 
 mod channels;
 mod command;
+#[cfg(feature = "real")]
+mod compose;
 mod contract;
 mod directory;
 mod driver;
 mod env_file;
+mod far;
 mod fuzz_corpus;
 mod git;
 mod hosts;
+mod http_flags;
 mod http_switch;
 mod json_file;
 mod kinds;
+mod npm;
+mod pip;
+mod pm2;
+#[cfg(feature = "real")]
+mod real;
 mod signals;
 mod sqlite;
 mod support;
+mod systemd;

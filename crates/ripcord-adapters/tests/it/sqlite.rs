@@ -294,6 +294,30 @@ async fn an_idle_connection_of_a_journal_database_goes_on_with_the_restored_rows
 }
 
 #[tokio::test]
+async fn a_look_compares_with_the_target_and_with_others_while_there_is_time() {
+    let site = Site::of::<Journal>();
+    let (first, made_first) = site.capture(1).await;
+    Journal::edit(&site.path());
+    let (target, made_target) = site.capture(2).await;
+    Journal::bad(&site.path());
+    let asked = [wanted(&first, &made_first), wanted(&target, &made_target)];
+    let hurried = ripcord_core::Cx { limit: Duration::ZERO, ..run_cx(3) };
+    let survey = site.component().survey(&hurried, &place(), &asked).await;
+    let [(one, uncounted), (two, counted)] = survey.losses.as_slice() else { panic!("{:?}", survey.losses) };
+    assert_eq!((one, two), (&first, &target));
+    assert_eq!(counted.rows["part.orders"], RowLoss { inserted: 2, updated: 0, deleted: 0 });
+    assert!(!uncounted.is_none() && uncounted.rows.is_empty() && uncounted.since.is_some());
+    let why = "rows written since the capture, which cannot be counted: there was no time to compare it with that capture too";
+    assert_eq!(uncounted.other, [why]);
+    let survey = site.component().survey(&run_cx(3), &place(), &asked).await;
+    assert!(
+        survey.losses.iter().all(|(_, loss)| !loss.rows.is_empty() && loss.other.is_empty()),
+        "{:?}",
+        survey.losses
+    );
+}
+
+#[tokio::test]
 async fn rf10_a_capture_made_during_the_run_is_never_its_target() {
     let site = Site::of::<Wal>();
     let path = site.at("shop.db");

@@ -74,7 +74,7 @@ impl Bench {
         BuildCx {
             base: self.dir.path().to_owned(),
             redactor: self.redactor.clone(),
-            vault: with,
+            vault: with.map(Into::into),
             captures: Arc::new(move |id| captures.lock().unwrap().get(id).cloned()),
             revision_key: [7; 32],
             keep_aside: Duration::from_secs(3600),

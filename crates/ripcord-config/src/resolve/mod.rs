@@ -4,6 +4,7 @@
 //! written, not against what could be read.
 
 mod checks; // health and verification
+mod hosts; // machines and groups of them
 mod matrix; // severities, figures, rows
 mod notify; // channels and who is told
 mod parts; // what has a kind: components, signals
@@ -15,8 +16,11 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use ripcord_core::{AppId, Application, BadName, ChannelId, ComponentId, Digest, Name, Policy, SecretRef, SignalId};
+use ripcord_core::{
+    AppId, Application, BadName, ChannelId, ComponentId, Digest, HostId, Name, Policy, SecretRef, SignalId,
+};
 
+pub use self::hosts::{HostSettings, SshSettings};
 use crate::Kinds;
 use crate::figure::{self, Fault};
 use crate::file;
@@ -46,6 +50,12 @@ pub(crate) const SECTIONS: &[(&str, &str)] = &[
         "components",
         "What is taken back: every part that has a revision or holds data. Each has one of the kinds below.",
     ),
+    (
+        "hosts",
+        "Machines that components are on, reached over SSH; see `docs/hosts.md`. Host keys must be known, and nobody is asked for a \
+      password: `ssh` must get in by itself.",
+    ),
+    ("groups", "Hosts that belong together, by a name that can stand for them. A group may hold groups."),
     ("signals", "What is measured. Each has one of the kinds below."),
     ("triggers", "When a signal has been bad for long enough to say so."),
     (
@@ -76,6 +86,9 @@ pub(crate) struct Resolved<K: Kinds> {
     pub components: BTreeMap<ComponentId, K::Component>,
     pub signals: BTreeMap<SignalId, K::Signal>,
     pub channels: BTreeMap<ChannelId, K::Channel>,
+    pub hosts: BTreeMap<HostId, HostSettings>,
+    /// Where signals are read that are not read here.
+    pub signal_hosts: BTreeMap<SignalId, HostId>,
     pub vault: Option<file::Vault>,
     pub state: Option<PathBuf>,
 }
@@ -171,7 +184,8 @@ pub(crate) fn resolve<K: Kinds>(
     unknown_sections(cx);
     let application = application_name(cx);
 
-    let mut parts = parts::read::<K>(cx);
+    let hosts = hosts::read(cx);
+    let mut parts = parts::read::<K>(cx, &hosts);
     let severities = matrix::severities(cx);
     let checks = checks::checks::<K>(cx, &mut parts);
     let (strategies, default_strategy) = strategies::strategies(cx, &parts);
@@ -187,6 +201,7 @@ pub(crate) fn resolve<K: Kinds>(
     if findings.failed() {
         return None;
     }
+    let hosts = hosts.with(&parts.specs, parts.secrets);
     Some(Resolved {
         application: Application {
             id: AppId { application: application?, environment: environment.clone() },
@@ -207,6 +222,8 @@ pub(crate) fn resolve<K: Kinds>(
         components: parts.components,
         signals: parts.signals,
         channels,
+        hosts,
+        signal_hosts: parts.signal_hosts,
         vault,
         state,
     })
@@ -241,6 +258,7 @@ fn policy(cx: Cx<'_>) -> Policy {
     policy.helps_within = cx.positive(written.helps_within, policy.helps_within);
     policy.keep_captures = cx.positive(written.keep_captures, policy.keep_captures);
     policy.keep_aside = cx.positive(written.keep_aside, policy.keep_aside);
+    policy.prove_every = cx.positive(written.prove_every, policy.prove_every);
     policy.baseline = cx.positive(written.baseline, policy.baseline);
     if let Some(at) = &written.recovered_at
         && let Some(times) = cx.fault(at.spot, figure::multiple(at))

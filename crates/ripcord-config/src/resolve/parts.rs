@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use ripcord_core::{ComponentId, ComponentSpec, Nature, SignalId, SignalSpec, Unit};
+use ripcord_core::{ComponentId, ComponentSpec, HostId, Nature, SecretRef, SignalId, SignalSpec, Unit};
 use serde::Deserialize;
 
 use super::Cx;
+use super::hosts::{Hosts, secrets};
 use crate::read::{At, fields_of, read as read_node, read_with};
 use crate::report::{Spot, nearest, suggest};
 use crate::tree::{Node, What};
@@ -24,6 +25,9 @@ pub(crate) struct Parts<K: Kinds> {
     pub signals: BTreeMap<SignalId, K::Signal>,
     /// What the rules need to know of the signals.
     pub measured: BTreeMap<SignalId, Measured>,
+    pub signal_hosts: BTreeMap<SignalId, HostId>,
+    /// The secrets that the settings of what is on a host name.
+    pub secrets: BTreeMap<HostId, BTreeSet<SecretRef>>,
 }
 
 #[derive(Clone, Copy)]
@@ -32,7 +36,7 @@ pub(crate) struct Measured {
     pub fields: &'static [&'static str],
 }
 
-pub(crate) fn read<K: Kinds>(cx: Cx<'_>) -> Parts<K> {
+pub(crate) fn read<K: Kinds>(cx: Cx<'_>, hosts: &Hosts) -> Parts<K> {
     let mut parts = Parts {
         specs: BTreeMap::new(),
         components: BTreeMap::new(),
@@ -40,9 +44,11 @@ pub(crate) fn read<K: Kinds>(cx: Cx<'_>) -> Parts<K> {
         signal_specs: BTreeMap::new(),
         signals: BTreeMap::new(),
         measured: BTreeMap::new(),
+        signal_hosts: BTreeMap::new(),
+        secrets: BTreeMap::new(),
     };
-    signals(cx, &mut parts);
-    components(cx, &mut parts);
+    signals(cx, hosts, &mut parts);
+    components(cx, hosts, &mut parts);
     parts
 }
 
@@ -146,13 +152,19 @@ fn place_of(node: &Node, path: &str) -> Option<Spot> {
     }
 }
 
-fn signals<K: Kinds>(cx: Cx<'_>, parts: &mut Parts<K>) {
+fn signals<K: Kinds>(cx: Cx<'_>, hosts: &Hosts, parts: &mut Parts<K>) {
     for (key, node) in cx.entries("signals") {
         let id: Option<SignalId> = cx.name(key.text(), key.spot);
         let (split, common) = split::<file::Signal>(cx, (key, node), K::signal_kinds(), false);
         let common: Option<file::Signal> = read_node(&common, key.spot, cx.findings);
+        let named = split.as_ref().map(|split| secrets(&split.settings)).unwrap_or_default();
         let settings = split.and_then(|split| signal::<K>(cx, &split).map(|settings| (split.kind.name, settings)));
+        let host = common.as_ref().and_then(|common| common.on_host.as_ref()).and_then(|host| hosts.one(cx, host));
         let (Some(id), Some(common), Some((kind, settings))) = (id, common, settings) else { continue };
+        if let Some(host) = host {
+            parts.secrets.entry(host.clone()).or_default().extend(named);
+            parts.signal_hosts.insert(id.clone(), host);
+        }
         let every = cx.positive(common.every, EVERY);
         let timeout = cx.positive(common.timeout, TIMEOUT);
         parts.add_signal(id, SignalSpec { kind: kind.into(), every, timeout }, settings);
@@ -176,7 +188,7 @@ impl<K: Kinds> Parts<K> {
     }
 }
 
-fn components<K: Kinds>(cx: Cx<'_>, parts: &mut Parts<K>) {
+fn components<K: Kinds>(cx: Cx<'_>, hosts: &Hosts, parts: &mut Parts<K>) {
     if cx.entries("components").is_empty() && !cx.findings.failed() {
         let spot = cx.section("components").map_or(cx.top(), |(key, _)| key.spot);
         cx.findings.error(spot, "there are no components", "add `components:` with what is to be taken back");
@@ -187,14 +199,15 @@ fn components<K: Kinds>(cx: Cx<'_>, parts: &mut Parts<K>) {
         let id: Option<ComponentId> = cx.name(key.text(), key.spot);
         let (split, common) = split::<ComponentKeys>(cx, (key, node), K::component_kinds(), false);
         let common: Option<file::Component> = read_node(&without(common, "health"), key.spot, cx.findings);
+        let named = split.as_ref().map(|split| secrets(&split.settings)).unwrap_or_default();
         let settings = split.and_then(|split| component::<K>(cx, &split).map(|settings| (split.kind, settings)));
         let Some(common) = common else { continue };
         let needed = common.needs.0.iter().filter_map(|need| cx.reference(need, &known, "component")).collect();
         needs.insert(key.text(), common.needs.0.clone());
-        let hosts = common.host.iter().chain(common.hosts.iter().flat_map(|hosts| &hosts.0));
-        for host in hosts {
-            let what = format!("`{}`: hosts other than this machine are not supported yet", host.value);
-            cx.findings.error(host.spot, what, "leave it out, and run Ripcord on the machine the component is on");
+        let written: Vec<_> = common.host.iter().chain(common.hosts.iter().flat_map(|hosts| &hosts.0)).collect();
+        let on = hosts.all(cx, &written);
+        for host in &on {
+            parts.secrets.entry(host.clone()).or_default().extend(named.iter().cloned());
         }
         let step_limit = common.step_limit.map(|limit| cx.positive(Some(limit), Duration::ZERO));
         let (Some(id), Some((kind, settings))) = (id, settings) else { continue };
@@ -202,7 +215,7 @@ fn components<K: Kinds>(cx: Cx<'_>, parts: &mut Parts<K>) {
             kind: kind.name.into(),
             layer: common.layer.map_or(kind.layer, Into::into),
             needs: needed,
-            hosts: vec![],
+            hosts: on,
             health: vec![],
             step_limit,
         };

@@ -99,6 +99,27 @@ fn an_environment_is_laid_over_the_file() {
 }
 
 #[test]
+fn hosts_and_groups_become_places() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/corpus/hosts.yaml");
+    let loaded: Loaded<Toy> = load(&path, None).unwrap_or_else(|report| panic!("{report}"));
+    let places: Vec<String> = loaded.application.places().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        places,
+        ["api@web1", "api@web2", "api@db", "code@web1", "code@web2", "here", "orders@db"],
+        "each host once, in the order written"
+    );
+    let host = |name: &str| &loaded.hosts[&name.parse().unwrap()];
+    assert_eq!((host("web1").ssh.port, host("web1").calls, host("web2").calls), (Some(2222), 8, 2));
+    assert_eq!(loaded.signal_hosts[&"page".parse().unwrap()].as_str(), "web2");
+    assert_eq!(host("web2").components.iter().map(|id| id.as_str()).collect::<Vec<_>>(), ["api", "code"]);
+    // A host may ask for what its own components and signals name, and for nothing else.
+    let token = SecretRef::Env("API_TOKEN".into());
+    assert_eq!(host("web1").secrets, [token.clone()].into());
+    assert_eq!(host("web2").secrets, [token, SecretRef::File("secrets/page".into())].into());
+    assert_eq!(loaded.text, std::fs::read_to_string(&path).unwrap());
+}
+
+#[test]
 fn what_is_wrong_in_another_environment_is_a_warning_there_and_an_error_here() {
     let file = "application: shop\ncomponents:\n  code: { git: {} }\nenvironments:\n  production: {}\n  staging: { policy: { bake: 5 } }\n";
     let loaded = text(file).unwrap();

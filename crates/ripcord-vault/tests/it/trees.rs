@@ -17,7 +17,7 @@ fn set_mode(path: &Path, mode: u32) {
     fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
 }
 
-fn odd_tree(root: &Path) {
+pub fn odd_tree(root: &Path) {
     fs::create_dir_all(root.join("empty")).unwrap();
     fs::create_dir_all(root.join("deep/".repeat(60))).unwrap();
     fs::write(root.join("zero"), "").unwrap();

@@ -1,15 +1,12 @@
 //! What revisions can be restored from: listed, read back, restored beside everything that is live, exported.
 
-use std::collections::BTreeSet;
 use std::io::{IsTerminal, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use ripcord_core::{
-    AppId, Ask, Body, CaptureId, CaptureRow, ComponentId, HeldIn, ProofLevel, RunState, Store as _, retention,
-};
-use ripcord_engine::Holding;
-use ripcord_vault::{Keep, Manifest, SnapshotId, Vault, VaultError};
+use ripcord_core::{Ask, CaptureId, CaptureRow, ComponentId, HeldIn, ProofLevel, Store as _};
+use ripcord_engine::{Found, Shelf, manifest};
+use ripcord_vault::{Vault, VaultError};
 
 use super::deploy::sit_down;
 use super::request;
@@ -51,19 +48,13 @@ async fn verify(common: &Common, screen: &Arc<Screen>, capture: Option<&CaptureI
             rows.filter(|row| !row.pruned && matches!(row.made.held, HeldIn::Vault { .. })).collect()
         }
     };
-    let vault = vault(&station)?;
+    let shelf = shelf(&station)?;
     let mut findings = vec![];
     for row in &rows {
         screen.status(&format!("reading {} back ..", row.id));
-        let manifest = manifest(row)?;
-        let vault = vault.clone();
-        match blocking(move || vault.verify(&manifest)).await? {
-            Ok(()) => findings.push((row, None)),
-            // Only what is about the capture itself says anything about it.
-            Err(error @ (VaultError::Damaged { .. } | VaultError::Missing { .. } | VaultError::BadManifest { .. })) => {
-                findings.push((row, Some(error.to_string())));
-            }
-            Err(error) => return Err(error.into()),
+        match shelf.read_back(row).await? {
+            Found::Whole => findings.push((row, None)),
+            Found::Spoiled { why } => findings.push((row, Some(why))),
         }
     }
     screen.wipe();
@@ -132,66 +123,17 @@ async fn export(common: &Common, screen: &Arc<Screen>, id: &CaptureId) -> Result
 /// Forgets what nothing needs, under the lease: nobody may begin to need it meanwhile.
 async fn prune(common: &Common, screen: &Arc<Screen>, dry_run: bool) -> Result<Exit, Problem> {
     let station = super::acting(common, screen).await?;
-    let vault = vault(&station)?;
+    let shelf = shelf(&station)?;
     if dry_run {
-        let (drop, _) = judged(&station).await?;
-        return super::shown(screen, &Pruned::of(&drop, true));
+        let judged = shelf.judged(&station.world, station.world.clock.now()).await?;
+        return super::shown(screen, &Pruned::of(&judged.go, true));
     }
     let mut signals = Signals::new()?;
     let holding = sit_down(&station, "ripcord capture prune", "pruning captures", &mut signals).await?;
-    let done = prune_holding(&station, &holding, vault).await;
+    let done = shelf.forget(&holding.desk).await;
     holding.finish("the pruning is over").await;
-    super::shown(screen, &done?)
-}
-
-async fn prune_holding(station: &Station, holding: &Holding, vault: Vault) -> Result<Pruned, Problem> {
-    let began = station.world.clock.now();
-    let (drop, keep) = judged(station).await?;
-    if drop.is_empty() {
-        return Ok(Pruned::of(&drop, false));
-    }
-    // A capture begun since then is in no list, and is kept for its age.
-    blocking(move || vault.prune(&Keep::AndSince(keep, began))).await??;
-    let pruned: Vec<CaptureId> = drop.iter().map(|row| row.id.clone()).collect();
-    holding
-        .desk
-        .write(|_, entry| {
-            for capture in pruned {
-                entry.event(None, None, Body::Pruned { capture });
-            }
-        })
-        .await?;
-    Ok(Pruned::of(&drop, false))
-}
-
-/// What may go, and the snapshots that stay: those of every other environment whose captures the same vault holds, too.
-async fn judged(station: &Station) -> Result<(Vec<CaptureRow>, BTreeSet<SnapshotId>), Problem> {
-    let (app, now) = (station.app(), station.world.clock.now());
-    let rows = station.store.captures(app).await?;
-    let ledger = station.store.ledger(app).await?;
-    let runs = station.store.runs(app, usize::MAX >> 1).await?;
-    let open = runs.into_iter().filter(|row| !matches!(row.state, RunState::Ended(_))).map(|row| row.id).collect();
-    let judged = retention(&rows, &ledger, &open, station.world.application.policy.keep_captures, now);
-    let (stay, go): (Vec<_>, Vec<_>) = judged.into_iter().partition(|(_, kept)| kept.is_some());
-    let mut keep = BTreeSet::new();
-    for (row, _) in stay {
-        keep.extend(snapshot(row)?);
-    }
-    for environment in station.site.loaded.environments.iter().filter(|name| **name != app.environment) {
-        let other = AppId { application: app.application.clone(), environment: environment.clone() };
-        for row in station.store.captures(&other).await?.iter().filter(|row| !row.pruned) {
-            keep.extend(snapshot(row)?);
-        }
-    }
-    let in_vault = |row: &CaptureRow| matches!(row.made.held, HeldIn::Vault { .. });
-    Ok((go.into_iter().map(|(row, _)| row.clone()).filter(in_vault).collect(), keep))
-}
-
-fn snapshot(row: &CaptureRow) -> Result<Option<SnapshotId>, Problem> {
-    match row.made.held {
-        HeldIn::Vault { .. } => Ok(Some(manifest(row)?.snapshot)),
-        HeldIn::System { .. } => Ok(None),
-    }
+    let (gone, _) = done?;
+    super::shown(screen, &Pruned::of(&gone, false))
 }
 
 async fn find(station: &Station, id: &CaptureId) -> Result<CaptureRow, Problem> {
@@ -203,19 +145,13 @@ async fn find(station: &Station, id: &CaptureId) -> Result<CaptureRow, Problem> 
 }
 
 fn vault(station: &Station) -> Result<Vault, Problem> {
-    station.vault.clone().ok_or_else(|| {
-        Problem::new(Exit::Refused, "there is no vault yet").place(station.site.vault_directory().display().to_string())
-    })
+    shelf(station).map(|shelf| shelf.vault)
 }
 
-fn manifest(row: &CaptureRow) -> Result<Manifest, Problem> {
-    match &row.made.held {
-        HeldIn::Vault { manifest } => serde_json::from_value(manifest.clone()).map_err(|error| {
-            Problem::new(Exit::Unavailable, format!("the record of {} cannot be read", row.id)).cause(error.to_string())
-        }),
-        HeldIn::System { name } => Err(Problem::new(Exit::Refused, format!("{} is not in the vault", row.id))
-            .help(format!("the system itself keeps it, as `{name}`"))),
-    }
+fn shelf(station: &Station) -> Result<Shelf, Problem> {
+    station.shelf().ok_or_else(|| {
+        Problem::new(Exit::Refused, "there is no vault yet").place(station.site.vault_directory().display().to_string())
+    })
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Problem> {

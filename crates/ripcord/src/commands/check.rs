@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use ripcord_adapters::Adapters;
+use ripcord_adapters::hosts::Links;
 use ripcord_config::Loaded;
 use ripcord_core::{Check, Inventory, Reading, Store as _};
-use ripcord_engine::{Board, interesting, run_checks, survey};
+use ripcord_engine::{Board, interesting, last_baselines, run_checks, survey};
 use tokio::task::JoinSet;
 
 use crate::args::Common;
@@ -13,7 +14,7 @@ use crate::exit::Exit;
 use crate::problem::Problem;
 use crate::screen::Screen;
 use crate::site;
-use crate::view::check::{CheckLine, Checked, Live, SignalLine, Verified};
+use crate::view::check::{CheckLine, Checked, HostLine, Live, SignalLine, Verified};
 use crate::world::{Reach, Station};
 
 pub async fn check(common: &Common, screen: &Arc<Screen>, live: bool) -> Result<Exit, Problem> {
@@ -76,15 +77,28 @@ async fn look(common: &Common, screen: &Arc<Screen>) -> Result<Live, Problem> {
             let ledger = station.store.ledger(station.app()).await?;
             let now = station.world.clock.now();
             let good = ledger.last_known_good(now).ok();
+            let hosts = hosts(&station.links).await;
             let seen = survey(&station.world, &interesting(&ledger, good)).await;
-            Ok(Live::of(&seen, good, signals(&station.world).await))
+            Ok(Live::of(hosts, &seen, good, signals(&station.world).await))
         }
         Err(site) => {
-            let world = crate::world::unrecorded(&site, screen, Reach::Look)?;
+            let (world, links) = crate::world::unrecorded(&site, screen, Reach::Look)?;
+            let hosts = hosts(&links).await;
             let seen: Inventory = survey(&world, &[]).await;
-            Ok(Live::of(&seen, None, signals(&world).await))
+            Ok(Live::of(hosts, &seen, None, signals(&world).await))
         }
     }
+}
+
+/// Connects to every host at once.
+async fn hosts(links: &Links) -> Vec<HostLine> {
+    let mut reaching = JoinSet::new();
+    for (host, link) in links.clone() {
+        reaching.spawn(async move { HostLine::of(host, link.reach().await) });
+    }
+    let mut lines = reaching.join_all().await;
+    lines.sort_by(|a, b| a.host.cmp(&b.host));
+    lines
 }
 
 /// Reads every signal once.
@@ -112,14 +126,16 @@ pub async fn verify(common: &Common, screen: &Arc<Screen>) -> Result<Exit, Probl
             let ledger = station.store.ledger(station.app()).await?;
             (station.world.clone(), ledger.live().map(|live| live.version.clone()))
         }
-        Err(site) => (crate::world::unrecorded(&site, screen, Reach::Look)?, None),
+        Err(site) => (crate::world::unrecorded(&site, screen, Reach::Look)?.0, None),
     };
     if world.application.checks.is_empty() {
         return Err(Problem::new(Exit::NothingToDo, "no check is configured")
             .help("add checks under `verify:`, or `health:` of a component"));
     }
     screen.status("checking ..");
-    let results = run_checks(&world, &Board::default(), version.as_deref().unwrap_or_default()).await;
+    // As whoever holds the lease would run them: against what was normal before the newest release.
+    let board = Board::with_baselines(last_baselines(&world).await?);
+    let results = run_checks(&world, &board, version.as_deref().unwrap_or_default()).await;
     let passed = results.iter().all(|(_, verdict)| matches!(verdict, Check::Pass { .. }));
     let checks = results.into_iter().map(|(check, verdict)| CheckLine { check, verdict }).collect();
     screen.show(&Verified { version, passed, checks })?;

@@ -88,7 +88,14 @@ pub(super) async fn sit_down(
             Err(error) => return Err(error.into()),
         }
         tokio::select! {
-            () = signals.next() => return Err(Problem::new(Exit::Interrupted, "interrupted")),
+            () = signals.next() => {
+                if let Some(request) = asked {
+                    // Nobody is to let go of the lease for somebody who does not come any more.
+                    let actor = &station.world.holder.actor;
+                    station.store.request(station.app(), actor, &Ask::Withdraw { request }).await?;
+                }
+                return Err(Problem::new(Exit::Interrupted, "interrupted"));
+            }
             () = tokio::time::sleep(Duration::from_millis(100)) => {}
         }
     }
@@ -184,5 +191,7 @@ async fn interrupted(station: &Station, child: &Child, version: &str) -> Result<
     }
     Err(Problem::new(Exit::Interrupted, "interrupted")
         .state(format!("{version} is live, and nobody has judged it: its bake was left"))
-        .help(format!("`ripcord watch` watches it; `ripcord release mark {version} --good --why ..` judges it")))
+        .help(format!(
+            "`ripcord watch` bakes it anew and judges it; `ripcord release mark {version} --good --why ..` judges it by hand"
+        )))
 }

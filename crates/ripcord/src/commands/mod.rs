@@ -1,5 +1,6 @@
 //! One file for each family of commands.
 
+mod agent; // the other end of a connection to a host
 mod agree; // asking a person for a yes
 mod answer; // approve, decline, and what a person does to a run
 mod capture; // what revisions can be restored from
@@ -42,7 +43,7 @@ pub async fn run(cli: Cli, screen: &Arc<Screen>) -> Result<ExitCode, Problem> {
         Command::Deploy(deploy) => deploy::deploy(common, screen, deploy).await,
         Command::Release(release) => release::release(common, screen, release).await,
         Command::Status { live } => status::status(common, screen, live).await,
-        Command::Watch => watch::watch(common, screen).await,
+        Command::Watch { upkeep_after } => watch::watch(common, screen, upkeep_after).await,
         Command::Plan { run, aim } => rollback::plan(common, screen, run, aim).await,
         Command::Rollback { aim, consent, dry_run, reason } => {
             rollback::rollback(common, screen, aim, consent, dry_run, reason).await
@@ -65,6 +66,7 @@ pub async fn run(cli: Cli, screen: &Arc<Screen>) -> Result<ExitCode, Problem> {
         Command::Log { verify, show } => log::log(common, screen, verify, show).await,
         Command::Explain { what } => explain::explain(common, screen, &what).await,
         Command::Report { run, out } => report::report(common, screen, &run, out.as_deref()).await,
+        Command::Agent => agent::agent().await,
         // The shop has exit codes of its own.
         Command::Shop { words } => return shop::shop(screen, &words).await,
     };

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use ripcord_core::{CaptureRow, LeaseOn, Ledger, Recorded, Release, RunState, TriggerState};
-use ripcord_engine::{Readiness, World, interesting, readiness, survey};
+use ripcord_engine::{Readiness, World, baking, interesting, readiness, survey};
 
 use crate::args::Common;
 use crate::exit::Exit;
@@ -13,7 +13,7 @@ use crate::screen::Screen;
 use crate::view::check::Live;
 use crate::view::releases::Line;
 use crate::view::run::RunView;
-use crate::view::status::{Answer, Asked, Back, Held, Status, TriggerLine};
+use crate::view::status::{Answer, Asked, Back, Bake, Held, Status, TriggerLine};
 use crate::world::{Reach, Station, unrecorded};
 
 /// How many of the latest runs are looked into for what they left off.
@@ -25,7 +25,7 @@ pub async fn status(common: &Common, screen: &Arc<Screen>, live: bool) -> Result
         Ok(station) => station.world,
         Err(site) => {
             screen.hint("nothing is recorded yet; `ripcord release record VERSION` records what is live");
-            unrecorded(&site, screen, reach)?
+            unrecorded(&site, screen, reach)?.0
         }
     };
     super::shown(screen, &read(&world, live).await?)
@@ -60,15 +60,17 @@ async fn read(world: &World, look: bool) -> Result<Status, Problem> {
     let good = ledger.last_known_good(at).ok();
     let (seen, ready) = match look {
         true => {
-            let seen = Live::of(&survey(world, &interesting(&ledger, good)).await, good, vec![]);
+            let seen = Live::of(vec![], &survey(world, &interesting(&ledger, good)).await, good, vec![]);
             (Some(seen), Some(readiness(world).await?))
         }
         false => (None, None),
     };
+    let holder = store.holder(&LeaseOn::App(app.clone())).await?;
     Ok(Status {
         app: app.clone(),
         at,
         live: ledger.live().map(|live| Line::of(live, &ledger, at)),
+        baking: baking(world, &ledger).await?.map(|baking| Bake::of(&baking, holder.is_some())),
         back: back(&ledger, &captures, ready.as_ref(), at),
         triggers,
         triggers_ok,
@@ -76,7 +78,7 @@ async fn read(world: &World, look: bool) -> Result<Status, Problem> {
         incident,
         run,
         off,
-        holder: store.holder(&LeaseOn::App(app.clone())).await?,
+        holder,
         requests: store.requests(app).await?.iter().map(Asked::of).collect(),
         seen,
     })

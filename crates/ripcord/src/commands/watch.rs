@@ -1,9 +1,11 @@
-//! Holding the lease: signals are read, breaches decided on, requests answered, runs carried out, until interrupted.
+//! Holding the lease: signals are read, breaches decided on, requests answered, runs carried out, captures looked after, until
+//! interrupted.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use ripcord_core::{Body, RunState, Seq, Store as _};
+use ripcord_engine::Pace;
 
 use super::answer::open_run;
 use crate::args::Common;
@@ -14,10 +16,12 @@ use crate::view::log::EventLine;
 use crate::work::{Seat, Signals};
 use crate::world::Station;
 
-pub async fn watch(common: &Common, screen: &Arc<Screen>) -> Result<Exit, Problem> {
+pub async fn watch(common: &Common, screen: &Arc<Screen>, upkeep_after: Option<Duration>) -> Result<Exit, Problem> {
     let station = super::acting(common, screen).await?;
     let mut signals = Signals::new()?;
-    let mut seat = Seat::new(&station, "ripcord watch");
+    let pace = Pace { prove: station.world.application.policy.prove_every, ..Pace::default() };
+    let pace = Pace { first: upkeep_after.unwrap_or(pace.first), look: upkeep_after.unwrap_or(pace.look), ..pace };
+    let mut seat = Seat::new(&station, "ripcord watch").with_upkeep(pace);
     let (mut shown, _) = station.store.head(station.app()).await?;
     let triggers = station.world.application.triggers.len() as u64;
     screen.hint(&format!("watching {}: {}; Ctrl-C ends it", station.app(), crate::words::count(triggers, "trigger")));

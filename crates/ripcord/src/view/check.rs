@@ -1,8 +1,9 @@
 //! The configuration, and what can be seen of what it names.
 
 use jiff::Timestamp;
+use ripcord_adapters::hosts::{LinkError, Reached};
 use ripcord_config::Report;
-use ripcord_core::{AppId, Available, CheckId, Inventory, Name, Place, Reading, Release, Seen, SignalId, Unit};
+use ripcord_core::{AppId, Available, CheckId, HostId, Inventory, Name, Place, Reading, Release, Seen, SignalId, Unit};
 use serde::Serialize;
 
 use super::table::{indent, table};
@@ -30,9 +31,78 @@ pub struct Checked {
 #[derive(Debug, Serialize)]
 pub struct Live {
     pub at: Timestamp,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostLine>,
     pub places: Vec<PlaceLine>,
     pub signals: Vec<SignalLine>,
     pub last_known_good: Option<String>,
+}
+
+/// A host, and how it was reached or why not.
+#[derive(Debug, Serialize)]
+pub struct HostLine {
+    pub host: HostId,
+    pub reached: bool,
+    /// The agent there is this very version.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub version: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub login_ms: Option<u128>,
+    /// By how much its clock is ahead of this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub clock_ahead_ms: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<String>,
+}
+
+/// A clock that is further off than this makes times in the record misleading.
+const CLOCK_OFF_MS: i64 = 2_000;
+
+impl HostLine {
+    pub fn of(host: HostId, reached: Result<Reached, LinkError>) -> Self {
+        let line = Self {
+            host,
+            reached: reached.is_ok(),
+            version: None,
+            pid: None,
+            login_ms: None,
+            clock_ahead_ms: None,
+            why: None,
+            advice: None,
+        };
+        match reached {
+            Ok(reached) => Self {
+                version: Some(env!("CARGO_PKG_VERSION")),
+                pid: Some(reached.pid),
+                login_ms: Some(reached.login.as_millis()),
+                clock_ahead_ms: Some(reached.ahead_ms),
+                ..line
+            },
+            Err(error) => Self { why: Some(error.what), advice: error.advice, ..line },
+        }
+    }
+
+    fn in_words(&self) -> Vec<String> {
+        let said = match (&self.why, self.login_ms) {
+            (Some(why), _) => paint(BAD, format!("cannot be reached: {why}")),
+            (None, login) => {
+                let login = std::time::Duration::from_millis(login.and_then(|ms| ms.try_into().ok()).unwrap_or(0));
+                format!("reached in {}, agent {}", ripcord_core::human(login), self.version.unwrap_or_default())
+            }
+        };
+        let off = self.clock_ahead_ms.unwrap_or(0);
+        let by = ripcord_core::human(std::time::Duration::from_millis(off.unsigned_abs()));
+        let clock = match off {
+            off if off > CLOCK_OFF_MS => paint(WARN, format!("its clock is {by} ahead")),
+            off if off < -CLOCK_OFF_MS => paint(WARN, format!("its clock is {by} behind")),
+            _ => String::new(),
+        };
+        vec![self.host.to_string(), said, clock]
+    }
 }
 
 #[derive(Debug, Serialize)]
@@ -53,7 +123,7 @@ pub struct SignalLine {
 }
 
 impl Live {
-    pub fn of(seen: &Inventory, good: Option<&Release>, signals: Vec<SignalLine>) -> Self {
+    pub fn of(hosts: Vec<HostLine>, seen: &Inventory, good: Option<&Release>, signals: Vec<SignalLine>) -> Self {
         let line = |(place, survey): (&Place, &ripcord_core::Survey)| PlaceLine {
             place: place.clone(),
             seen: survey.seen.clone(),
@@ -63,6 +133,7 @@ impl Live {
         };
         Self {
             at: seen.at,
+            hosts,
             places: seen.surveys.iter().map(line).collect(),
             signals,
             last_known_good: good.map(|good| format!("{} ({})", good.version, good.id)),
@@ -75,7 +146,9 @@ impl Live {
             !matches!(line.seen, Seen::Unreachable { .. } | Seen::Between { .. })
                 && !matches!(line.target, Some(Available::Missing { .. }))
         };
-        self.places.iter().all(place) && self.signals.iter().all(|line| !matches!(line.reading, Reading::Failed { .. }))
+        self.hosts.iter().all(|line| line.reached)
+            && self.places.iter().all(place)
+            && self.signals.iter().all(|line| !matches!(line.reading, Reading::Failed { .. }))
     }
 
     pub fn in_lines(&self) -> String {
@@ -128,6 +201,12 @@ impl View for Checked {
             out.push(format!("{}: {}", self.file, paint(BAD, words::count(self.report.errors() as u64, "mistake"))));
         }
         if let Some(live) = &self.live {
+            if !live.hosts.is_empty() {
+                out.push(format!("\n{}", strong("hosts")));
+                out.push(table(&live.hosts.iter().map(HostLine::in_words).collect::<Vec<_>>()));
+                let advice = live.hosts.iter().filter_map(|line| Some((&line.host, line.advice.as_ref()?)));
+                out.extend(advice.map(|(host, advice)| format!("{host}: {advice}")));
+            }
             out.push(format!("\n{}", strong("components")));
             out.push(live.in_lines());
             out.push(match &live.last_known_good {

@@ -4,6 +4,7 @@ use jiff::Timestamp;
 use ripcord_core::{
     Actor, AppId, CaptureId, Holder, Incident, Memory, Place, Request, Severity, TriggerId, TriggerState,
 };
+use ripcord_engine::Baking;
 use serde::Serialize;
 
 use super::check::Live;
@@ -19,6 +20,9 @@ pub struct Status {
     pub app: AppId,
     pub at: Timestamp,
     pub live: Option<Line>,
+    /// The bake of the live release, while it has one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub baking: Option<Bake>,
     pub back: Back,
     /// Every trigger that is not ok.
     pub triggers: Vec<TriggerLine>,
@@ -36,6 +40,36 @@ pub struct Status {
     /// With `--live`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seen: Option<Live>,
+}
+
+/// A release on its way to be known good.
+#[derive(Debug, Serialize)]
+pub struct Bake {
+    pub since: Option<Timestamp>,
+    pub until: Option<Timestamp>,
+    /// Whether somebody holds the lease, who carries it on.
+    pub carried_on: bool,
+}
+
+impl Bake {
+    pub fn of(baking: &Baking, carried_on: bool) -> Self {
+        let (since, until) = match baking {
+            Baking::Since { at, until } => (Some(*at), Some(*until)),
+            Baking::NotBegun => (None, None),
+        };
+        Self { since, until, carried_on }
+    }
+
+    fn in_line(&self, at: Timestamp) -> String {
+        match (self.since, self.until) {
+            (Some(since), Some(until)) if self.carried_on && until > at => {
+                format!("since {}, until {}", words::when(since), words::when(until))
+            }
+            // Its time begins when nothing is wrong any longer, and somebody has stayed for a moment.
+            _ if self.carried_on => "about to begin".to_owned(),
+            _ => paint(WARN, "cut off; `ripcord watch` bakes it anew, `ripcord release mark` judges it by hand"),
+        }
+    }
 }
 
 /// The standing answer to: can we go back?
@@ -118,6 +152,9 @@ impl View for Status {
                 None => "nothing is recorded as live".to_owned(),
             },
         );
+        if let Some(baking) = &self.baking {
+            say("baking", baking.in_line(self.at));
+        }
         say("go back?", self.back.in_lines());
         if let Some(seen) = &self.seen {
             say("seen", seen.in_lines());
@@ -212,5 +249,6 @@ fn asked(request: &Request) -> String {
         Ask::Proven { capture, .. } => format!("{capture} was proven"),
         Ask::Spoiled { capture, .. } => format!("{capture} is spoiled"),
         Ask::Yield { to } => format!("the lease for {to}"),
+        Ask::Withdraw { request } => format!("request {request} taken back"),
     }
 }

@@ -125,3 +125,25 @@ fn a_person_may_do_a_step_by_hand_skip_it_or_abandon_the_run() {
     assert_eq!(done.code, Some(0), "{done:#?}");
     is_back(&bed);
 }
+
+#[test]
+fn what_a_command_asked_for_is_taken_back_by_an_interrupt() {
+    let bed = Bed::slow().with_two_releases();
+    let first = bed.start(&["--lease", "600s", "rollback", "--yes"]);
+    until("it restores", || lines(&bed.path("restores")) == 1);
+    // It stands still and answers nobody, and its lease has long to go.
+    first.signal(Signal::STOP);
+    let second = bed.start(&["declare", "it is slow"]);
+    until("it has asked", || bed.ok(&["status"]).contains("declare: it is slow"));
+    second.signal(Signal::INT);
+    let ran = second.ended();
+    assert_eq!(ran.code, Some(130), "{ran:#?}");
+    assert!(ran.err.contains("taking back what was asked"), "{ran:#?}");
+    first.signal(Signal::KILL);
+    first.ended();
+    bed.write("go", "");
+    let resumed = bed.run(&["resume"]);
+    assert_eq!(resumed.code, Some(0), "{resumed:#?}");
+    is_back(&bed);
+    assert!(!bed.ok(&["incident", "list"]).contains("it is slow"));
+}

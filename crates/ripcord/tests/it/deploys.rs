@@ -107,3 +107,22 @@ fn status_says_who_deploys_while_it_does() {
     bed.write("go", "");
     assert_eq!(running.ended().code, Some(0));
 }
+
+#[test]
+fn a_bake_that_was_cut_off_is_shown_and_taken_up_by_whoever_watches() {
+    let bed = Bed::with(&CONFIG.replace("bake: 600ms", "bake: 5s"));
+    let script = "ln -sfn releases/1.1.0 current";
+    let deploying = bed.start(&["deploy", "--version", "1.1.0", "--", "sh", "-c", script]);
+    until("it bakes", || bed.json(&["status"])["baking"]["carried_on"] == true);
+    assert!(bed.ok(&["status"]).contains("baking    since "));
+    deploying.signal(rustix::process::Signal::KILL);
+    deploying.ended();
+    until("its lease is free", || bed.json(&["status"])["holder"].is_null());
+    let status = bed.ok(&["status"]);
+    assert!(status.contains("cut off; `ripcord watch` bakes it anew"), "{status}");
+    let watch = bed.start(&["watch"]);
+    until("it is judged", || !bed.json(&["status"])["live"]["verdict"]["good"].is_null());
+    watch.signal(rustix::process::Signal::TERM);
+    assert_eq!(watch.ended().code, Some(0));
+    assert!(bed.json(&["status"])["baking"].is_null());
+}

@@ -13,4 +13,6 @@ mod people; // approvals, watching, incidents
 mod record; // the journal, captures, documents
 mod rollbacks; // taken back by hand
 mod shop; // a process that serves
+#[cfg(feature = "real")]
+mod ssh; // places on hosts, through a real SSH server
 mod usage; // help, mistakes, exit codes

@@ -1,6 +1,6 @@
 //! The journal, captures and documents.
 
-use crate::bed::Bed;
+use crate::bed::{Bed, until};
 
 #[test]
 fn the_journal_is_whole_until_a_byte_is_changed() {
@@ -153,4 +153,29 @@ fn what_nothing_needs_is_forgotten_and_the_way_back_is_not() {
     let back = bed.run(&["rollback", "--yes"]);
     assert_eq!(back.code, Some(0), "from the vault: {back:#?}");
     assert_eq!(bed.read("current/page"), "page 1.0.0\n");
+}
+
+#[test]
+fn whoever_watches_reads_back_what_one_goes_back_to_and_forgets_what_nobody_needs() {
+    let bed = Bed::with(&crate::bed::CONFIG.replace("policy: {", "policy: { keep-captures: 1ms,"));
+    bed.ok(&["release", "record", "1.0.0"]);
+    // Never judged, and superseded: nobody goes back to it.
+    bed.switch("1.1.0");
+    bed.ok(&["release", "record", "1.1.0"]);
+    bed.ok(&["release", "mark", "1.0.0", "--good", "--why", "it was watched"]);
+    bed.switch("1.2.0");
+    bed.ok(&["release", "record", "1.2.0"]);
+    let watch = bed.start(&["watch", "--upkeep-after", "100ms"]);
+    let state = |version: &str| {
+        let capture = bed.json(&["release", "show", version])["map"]["code"]["capture"].take();
+        let list = bed.json(&["capture", "list", "code"]);
+        list.as_array().unwrap().iter().find(|line| line["capture"] == capture).cloned().unwrap_or_default()
+    };
+    until("what nobody needs is forgotten", || state("1.1.0")["pruned"] == true);
+    assert_eq!((&state("1.0.0")["pruned"], &state("1.2.0")["pruned"]), (&false.into(), &false.into()));
+    watch.signal(rustix::process::Signal::TERM);
+    let watched = watch.ended();
+    assert_eq!(watched.code, Some(0), "{watched:#?}");
+    assert!(watched.out.contains("pruned"), "{watched:#?}");
+    bed.ok(&["capture", "verify"]);
 }

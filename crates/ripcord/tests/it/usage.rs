@@ -117,3 +117,24 @@ fn an_error_for_a_program_is_json() {
     assert_eq!(error["state"], "nothing was changed");
     assert_eq!(ran.out, "");
 }
+
+#[test]
+fn a_check_against_the_baseline_is_run_by_hand_against_what_was_normal_before_the_release() {
+    // The figure is how many lines the page has: one is normal.
+    let signal = "  lines: { command: { run: [sh, -c, \"wc -l < current/page\"], measure: number }, every: 100ms }\n";
+    let verify =
+        "verify:\n  open:\n    - { name: as-long, signal: lines, assert: value <= 2.0 * baseline, within: 1s }\n";
+    let config = crate::bed::CONFIG.replace("signals:\n", &format!("signals:\n{signal}"));
+    let config = config.replace(
+        "triggers:\n",
+        "triggers:\n  longer: { signal: lines, above: 1000, for: 1s, severity: p1, issue: long }\n",
+    );
+    let bed = Bed::with(&(config + verify));
+    let deployed = bed.deploy("1.1.0");
+    assert_eq!(deployed.code, Some(0), "{deployed:#?}");
+    let passed = bed.run(&["verify"]);
+    assert_eq!(passed.code, Some(0), "{passed:#?}");
+    bed.write("current/page", "1\n2\n3\n");
+    let failed = bed.run(&["verify"]);
+    assert!(failed.code == Some(8) && failed.out.contains("as-long"), "{failed:#?}");
+}

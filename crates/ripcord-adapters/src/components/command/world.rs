@@ -16,6 +16,7 @@ use tokio::time::Instant;
 
 use super::{Settings, UNVERSIONED};
 use crate::BuildCx;
+use crate::components::disk::room;
 use crate::components::files::blocking;
 use crate::components::files::captures::{Captures, manifest};
 use crate::hosts::{Input, Local, Take, said, within};
@@ -89,9 +90,9 @@ pub(super) fn printed(output: &Output) -> Option<String> {
 }
 
 /// Asks until it is so or the deadline has passed, and returns the last answer; the pauses start small.
-pub(super) async fn poll<T, F>(deadline: Instant, mut ask: impl FnMut() -> F) -> Result<T, String>
+pub(super) async fn poll<T, E, F>(deadline: Instant, mut ask: impl FnMut() -> F) -> Result<T, E>
 where
-    F: Future<Output = Result<T, String>>,
+    F: Future<Output = Result<T, E>>,
 {
     let mut pause = Duration::from_millis(20);
     loop {
@@ -293,6 +294,7 @@ impl World {
             let manifest = manifest(&made)?;
             let trouble = |error: io::Error| Failure::never(format!("the capture cannot be put ready: {error}"));
             let directory = tempfile::tempdir().map_err(trouble)?;
+            room(directory.path(), "the captured state", made.bytes, 1)?;
             let path = directory.path().join(CONTENT);
             let restored = captures.vault()?.restore_file(&manifest, CONTENT, &path, Some(0o600));
             restored.map_err(|error| crate::components::files::captures::vault_failure(&error))?;

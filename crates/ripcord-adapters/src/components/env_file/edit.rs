@@ -73,6 +73,15 @@ fn text(bytes: &[u8]) -> Result<&str, EditError> {
     std::str::from_utf8(bytes).map_err(|_| EditError::NotText)
 }
 
+/// Whether a line can define it, for a reader of some kind: some take names that a shell does not.
+pub(crate) fn names_a_key(text: &str) -> bool {
+    !text.is_empty() && text.chars().all(in_a_key)
+}
+
+fn in_a_key(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
+}
+
 /// Whether a shell takes it as a variable's name.
 pub(crate) fn is_key(key: &str) -> bool {
     let mut chars = key.chars();
@@ -149,8 +158,7 @@ fn definition(text: &str, start: usize) -> Result<Option<Definition>, EditError>
     {
         at += "export".len() + blanks(rest);
     }
-    let name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-');
-    let key_end = text[at..].find(|c| !name(c)).map_or(text.len(), |n| at + n);
+    let key_end = text[at..].find(|c| !in_a_key(c)).map_or(text.len(), |n| at + n);
     let key = &text[at..key_end];
     let sign = key_end + blanks(&text[key_end..]);
     if key.is_empty() || !text[sign..].starts_with('=') {

@@ -7,7 +7,7 @@ use ripcord_core::{
     Available, Before, CaptureId, CaptureRef, ComponentId, Cx, Digest, Failure, HeldIn, Key, Made, ProofLevel, Retry,
     Revision, Wanted, resolve,
 };
-use ripcord_vault::{Label, Manifest, Source, Vault, VaultError};
+use ripcord_vault::{Access, Label, Manifest, Source, VaultError};
 
 use crate::BuildCx;
 
@@ -19,7 +19,7 @@ type Record = Arc<dyn Fn(&CaptureId) -> Option<Made> + Send + Sync>;
 #[derive(Clone)]
 pub(crate) struct Captures {
     component: ComponentId,
-    vault: Option<Vault>,
+    vault: Option<Access>,
     record: Record,
 }
 
@@ -39,7 +39,7 @@ impl Captures {
         Self { component: component.clone(), vault: cx.vault.clone(), record: Arc::clone(&cx.captures) }
     }
 
-    pub(crate) fn vault(&self) -> Result<&Vault, Failure> {
+    pub(crate) fn vault(&self) -> Result<&Access, Failure> {
         self.vault.as_ref().ok_or_else(|| {
             Failure::never("there is no vault to capture to and restore from")
                 .advise("configure `vault:` and make a release, so that there is a capture to go back to")
@@ -105,8 +105,7 @@ impl Captures {
             self.verify(&manifest)?;
             return Ok("read back");
         }
-        let listed = self.vault()?.list().map_err(|error| vault_failure(&error))?;
-        match listed.iter().any(|found| found.snapshot == manifest.snapshot) {
+        match self.vault()?.holds(&manifest.snapshot).map_err(|error| vault_failure(&error))? {
             true => Ok("listed by the vault"),
             false => Err(Failure::never("the vault does not hold it any more")),
         }

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use ripcord_core::{
     Action, Available, Before, CannotPlan, Capabilities, Component, ComponentId, Cx, Destroys, Draft, Failure, Fut,
     Held, Holds, Inventory, Key, KindVersion, Limits, Observation, Outcome, Phase, Place, Proof, Readers, Redo,
@@ -21,6 +22,8 @@ use serde_json::Value;
 
 use super::captures::{self, Captures};
 use super::{FileError, Halt, Live, Owner, Stop, Trying, blocking, outcome, owner, remove_file, replace};
+use crate::components::disk::room;
+use crate::components::tidy::{Names, Sort, Sweep};
 
 /// What the bytes of a kind of file mean.
 pub(crate) trait Format: Send + Sync + 'static {
@@ -35,6 +38,11 @@ pub(crate) trait Format: Send + Sync + 'static {
     fn set(&self, live: &[u8], values: &BTreeMap<String, Value>) -> Result<Vec<u8>, String>;
     /// The names whose values are not these.
     fn unlike(&self, live: &[u8], values: &BTreeMap<String, Value>) -> Result<Vec<String>, String>;
+    /// Whether a file of these bytes has all that its readers need; none is like an empty one. An error says what it lacks, without
+    /// values.
+    fn complete(&self, _bytes: &[u8]) -> Result<(), String> {
+        Ok(())
+    }
     /// What to tell people of the file, without values.
     fn facts(&self, live: &[u8]) -> BTreeMap<String, String>;
     /// The names that differ between the file and a capture, without values.
@@ -45,6 +53,9 @@ pub(crate) trait Format: Send + Sync + 'static {
 const CONTENT: &str = "file";
 const OWNER: &str = "owner.json";
 const ABSENT: &str = "absent";
+
+/// What to do about a file that would not be complete.
+const COMPLETE: &str = "choose another release, or take the key out of `require` where that release did not need it";
 
 pub(crate) struct OneFile<F>(Arc<Inner<F>>);
 
@@ -127,6 +138,13 @@ impl<F: Format> Component for OneFile<F> {
                 Ok(outcome) => outcome,
                 Err(failure) => Outcome::Unknown { why: failure.what },
             }
+        })
+    }
+
+    fn tidy<'a>(&'a self, cx: &'a Cx, place: &'a Place, before: Timestamp) -> Fut<'a, Result<Vec<String>, Failure>> {
+        Box::pin(async move {
+            let (inner, cx, place) = (Arc::clone(&self.0), cx.clone(), place.clone());
+            blocking(move |halt| inner.tidy(&cx, &place, before, halt)).await?
         })
     }
 }
@@ -288,15 +306,32 @@ impl<F: Format> Inner<F> {
         }
     }
 
+    /// What was set aside is in the vault; beside the file only what a killed call was writing can be left.
+    fn tidy(&self, cx: &Cx, place: &Place, before: Timestamp, halt: &Halt) -> Result<Vec<String>, Failure> {
+        let live = Live::through(&self.path)?;
+        let _lock = live.lock(cx.limit, halt)?;
+        let (names, mut sweep) = (Names::new(&live, place), Sweep::new(&live, before)?);
+        let old = sweep.old(&live.parent, |name| names.temporary(name, Sort::File))?;
+        sweep.remove_all(old, halt);
+        sweep.done()
+    }
+
     fn prove(&self, revision: &Revision, capture: Option<&ripcord_core::CaptureId>) -> Result<Proof, Stop> {
         let wanted = Wanted { revision: revision.clone(), capture: capture.cloned() };
         if let Available::Missing { why } = self.available(&wanted) {
             return Err(Failure::never(why).into());
         }
         let Some(made) = self.captures.wanted(&wanted).transpose()? else {
+            self.format
+                .complete(b"")
+                .map_err(|why| Failure::never(format!("without {}: {why}", self.shown)).advise(COMPLETE))?;
             return Ok(Proof::of("nothing is needed to take the file away"));
         };
         let (bytes, ..) = self.checked(Some(made), revision)?;
+        self.format
+            .complete(&bytes)
+            .map_err(|why| Failure::never(format!("the captured {}: {why}", self.shown)).advise(COMPLETE))?;
+        room(&Live::through(&self.path)?.parent, "the restore", bytes.len() as u64, 1)?;
         Ok(Proof::of(format!("the capture was read back, {} bytes", bytes.len())))
     }
 

@@ -263,11 +263,11 @@ impl Checkout {
 
     /// After the exchange, where nothing can fail any more that would be said of the restore itself.
     async fn finish(&self, cx: &Cx, switch: &Switch, live: &Live) -> Result<Proof, Stop> {
-        self.tidy(cx, switch, live).await.map_err(|failure| Stop::Unknown(failure.what))
+        self.settle(cx, switch, live).await.map_err(|failure| Stop::Unknown(failure.what))
     }
 
     /// What came to the kept files meanwhile, the name for what was live, what still points at it.
-    async fn tidy(&self, cx: &Cx, switch: &Switch, live: &Live) -> Result<Proof, Failure> {
+    async fn settle(&self, cx: &Cx, switch: &Switch, live: &Live) -> Result<Proof, Failure> {
         let mut bad = None;
         if let Some(former) = switch.ready()?.map(Path::to_owned) {
             let state = State::of(&self.git, &former, &|path| self.kept(path), cx.limit).await?;

@@ -11,9 +11,10 @@ use rusqlite::{Connection, OpenFlags};
 use serde_json::json;
 
 use super::Inner;
-use super::database::{SqlError, copy, open_to_read, open_to_write, sound};
+use super::database::{SqlError, beside, copy, open_to_read, open_to_write, sound};
+use crate::components::disk::room;
 use crate::components::files::captures::{self, vault_failure};
-use crate::components::files::{Live, Owner, Trying, make_directory, owner, point, remove};
+use crate::components::files::{FileError, Live, Owner, Trying, make_directory, meta, owner, point, remove};
 
 /// Where the database lies in a capture, and beside it what the vault does not keep of a file.
 const CONTENT: &str = "database";
@@ -28,7 +29,8 @@ impl Inner {
             let made = captures::made(Revision::Absent, None, &manifest)?;
             return Ok(Proof { capture: Some(made), ..Proof::of(format!("{} is absent", self.shown)) });
         };
-        // Beside the database, where there is room for one more; others may not look in.
+        room(&live.parent, "a copy of the database", size(&live)?.unwrap_or(0), 2)?;
+        // Beside the database; others may not look in.
         let scratch = live.beside(&format!(".ripcord-{}.capture", before.key.file_name()));
         remove(&scratch)?;
         make_directory(&scratch)?;
@@ -89,6 +91,7 @@ impl Inner {
         let scratch =
             tempfile::tempdir().map_err(|error| Failure::never(format!("no temporary directory: {error}")))?;
         let path = scratch.path().join("captured");
+        room(scratch.path(), "reading the capture", made.bytes, 1)?;
         self.unpack(&captures::manifest(&made)?, &path, 0o600)?;
         work(&path)
     }
@@ -105,6 +108,13 @@ impl Inner {
         let about: Option<serde_json::Value> = about.and_then(|bytes| serde_json::from_slice(&bytes).ok());
         (mode, about.and_then(|about| serde_json::from_value(about.get("owner")?.clone()).ok()))
     }
+}
+
+/// What the live database takes: the file, and what is only in its log yet. None where there is none.
+pub(super) fn size(live: &Live) -> Result<Option<u64>, FileError> {
+    let [log, _, _] = beside(&live.path);
+    let log = meta(&log)?.map_or(0, |log| log.len());
+    Ok(live.meta()?.map(|file| file.len() + log))
 }
 
 fn private(directory: &Path) -> Result<(), Failure> {

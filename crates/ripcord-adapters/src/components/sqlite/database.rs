@@ -28,7 +28,7 @@ pub(super) enum SqlError {
     /// A writer died in the middle, and only one that may write can undo it.
     #[error("a writer died in the middle of a change; the next one to open the database undoes it")]
     Hot,
-    #[error("no space: {0}")]
+    #[error("no space for what SQLite has to write: {0}")]
     Full(rusqlite::Error),
     #[error("{0}")]
     Other(rusqlite::Error),
@@ -45,8 +45,9 @@ impl From<rusqlite::Error> for SqlError {
             ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked => Self::Busy(error),
             ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase => Self::Damaged(error),
             ErrorCode::DiskFull => Self::Full(error),
-            // What a limit on the size of a file looks like.
-            ErrorCode::SystemIoFailure if code.extended_code == 778 => Self::Full(error),
+            // SQLITE_IOERR_WRITE is what a limit on the size of a file looks like, SQLITE_IOERR_SHMSIZE a disk on which not even a
+            // reader of a log can make what it needs.
+            ErrorCode::SystemIoFailure if matches!(code.extended_code, 778 | 4874) => Self::Full(error),
             _ => Self::Other(error),
         }
     }
@@ -67,11 +68,20 @@ impl From<SqlError> for Failure {
 const LOOK: Duration = Duration::from_secs(2);
 
 /// For looking: as other readers do, with their locks.
+///
+/// Where the disk is full not even a reader can make what it shares with others in write-ahead mode. That it is not there yet says
+/// that nobody has the database open, and with an empty log the one file is all of it: then it is read as it lies.
 pub(super) fn open_to_read(path: &Path) -> Result<Connection, SqlError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags)?;
     connection.busy_timeout(LOOK)?;
-    Ok(connection)
+    let [log, _, _] = beside(path);
+    let asked = connection.query_row("PRAGMA schema_version", [], |row| row.get::<_, i64>(0)).map_err(SqlError::from);
+    match asked {
+        Err(SqlError::Full(_)) if std::fs::metadata(&log).map_or(0, |log| log.len()) == 0 => open_ours(path),
+        Err(error) => Err(error),
+        Ok(_) => Ok(connection),
+    }
 }
 
 /// For acting: never makes a database.

@@ -80,6 +80,12 @@ fn numbered(suffix: &str, number: usize) -> String {
     if number == 1 { suffix.to_owned() } else { format!("{suffix}.{number}") }
 }
 
+/// What a restore takes beside a live database of so many bytes: the capture, the copy that is kept, SQLite's journal (which may
+/// come to hold every page there was), and what the database grows by. Where there is none, the capture is renamed to it.
+pub(super) fn takes(live: Option<u64>, captured: u64) -> u64 {
+    live.map_or(captured, |live| captured + 2 * live + captured.saturating_sub(live))
+}
+
 /// Attaches a capture to a connection, for comparing.
 pub(super) fn attached(db: Connection, capture: &Path) -> Result<Connection, SqlError> {
     attach(&db, capture)?;
@@ -121,7 +127,7 @@ impl Inner {
         let is_at = |found: &super::Looked| matches!(found, Ok(Some(content)) if content.revision == *to);
         let looked = Self::look(&names.live);
         if matches!((&looked, to), (Ok(None), Revision::Absent)) || is_at(&looked) {
-            self.tidy(&names, to)?;
+            self.settle(&names, to)?;
             return Ok(self.proof(&names, "is as captured"));
         }
         if *to == Revision::Absent {
@@ -157,7 +163,7 @@ impl Inner {
     }
 
     /// What lies under the name of the new database when the live one has the target: it, or what was exchanged for it.
-    fn tidy(&self, names: &Names, to: &Revision) -> Result<(), FileError> {
+    fn settle(&self, names: &Names, to: &Revision) -> Result<(), FileError> {
         match sound(&names.new) {
             _ if meta(&names.new)?.is_none() => Ok(()),
             Ok(content) if content.revision == *to => remove(&names.new),
@@ -441,4 +447,18 @@ fn with_number(path: &Path, number: usize) -> PathBuf {
 
 fn owner_of(live: &Live) -> Result<Owner, FileError> {
     Ok(owner(&fs::symlink_metadata(&live.path).trying("look at", &live.path)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_restore_takes_room_for_the_capture_the_kept_copy_the_journal_and_the_growth() {
+        assert_eq!(takes(None, 10), 10);
+        assert_eq!(takes(Some(0), 10), 20, "the capture, and as much again in the empty database");
+        assert_eq!(takes(Some(10), 10), 30);
+        assert_eq!(takes(Some(100), 10), 210, "every page that was there may come to lie in the journal");
+        assert_eq!(takes(Some(10), 100), 210);
+    }
 }

@@ -17,6 +17,7 @@ use ripcord_core::Before;
 use super::super::files::{
     FileError, Live, exchange, exchange_works, make_directory, meta, remove, rename_new, sync, sync_all,
 };
+use super::super::tidy::TIME;
 
 pub(crate) struct Switch {
     live: Live,
@@ -39,7 +40,7 @@ pub(crate) enum Begun {
 impl Switch {
     pub(crate) fn new(live: Live, before: &Before) -> Self {
         let key = before.key.file_name();
-        let at = before.at.strftime("%Y%m%dT%H%M%SZ");
+        let at = before.at.strftime(TIME);
         let tail = &key[key.len().saturating_sub(8)..];
         Self {
             part: live.beside(&format!(".ripcord-{key}.part")),
