@@ -110,8 +110,10 @@ impl Process {
             Value::Bool(_) | Value::Number(_) => Some(value.to_string()),
             Value::Null | Value::Array(_) | Value::Object(_) => None,
         };
-        let environment = env.get("env").and_then(Value::as_object);
-        let environment = environment.into_iter().flatten().filter_map(|(key, value)| Some((key.clone(), words(value)?)));
+        // A variable stands among pm2's own attributes too, and after some ways of starting only there.
+        let inner = env.get("env").and_then(Value::as_object);
+        let all = env.as_object().into_iter().chain(inner).flatten();
+        let environment = all.filter_map(|(key, value)| Some((key.clone(), words(value)?)));
         let logs = ["pm_out_log_path", "pm_err_log_path"].map(text).into_iter();
         Some(Self {
             id: one.get("pm_id").and_then(Value::as_u64)?,
@@ -172,7 +174,7 @@ mod tests {
     fn an_instance_is_read_as_pm2_lists_it() {
         let list = r#"[{"name":"shop","pm_id":3,"pid":412,"monit":{"memory":50000000,"cpu":12.5},"pm2_env":{"status":"online",
             "restart_time":2,"unstable_restarts":1,"exec_mode":"cluster_mode","pm_exec_path":"/srv/app.js","pm_cwd":"/srv",
-            "version":"N/A","pm_uptime":1795265318175,"pm_out_log_path":"/srv/o.log","pm_err_log_path":"/dev/null",
+            "version":"N/A","KEPT":"here only","MODE":"old","pm_uptime":1795265318175,"pm_out_log_path":"/srv/o.log","pm_err_log_path":"/dev/null",
             "env":{"MODE":"good","PORT":8080,"LIST":["a"]}}},{"name":"other","pm_id":4,"pm2_env":{}}]"#;
         let list: Vec<Value> = serde_json::from_str(list).unwrap();
         let shop: Vec<_> = list.iter().filter_map(|one| Process::read(one, "shop")).collect();
@@ -181,7 +183,7 @@ mod tests {
         assert!(process.is_online() && process.cluster && process.version.is_none());
         assert_eq!((process.restarts, process.unstable, process.cpu_percent), (2, 1, 12.5));
         assert_eq!(process.logs, [PathBuf::from("/srv/o.log")]);
-        assert_eq!(process.environment.len(), 2);
-        assert_eq!(process.environment["PORT"], "8080");
+        assert_eq!((process.environment["PORT"].as_str(), process.environment["KEPT"].as_str()), ("8080", "here only"));
+        assert!(!process.environment.contains_key("LIST"));
     }
 }

@@ -3,6 +3,7 @@
 //! Configuration knows no kind of component, signal or channel by name: [`Kinds`] supplies them, so that a kind is added
 //! without touching this crate, and its settings are still checked with line and column.
 
+mod each; // one block, several components
 mod figure; // thresholds, bounds and multiples with their units
 mod file; // the parts of the file as they are written
 mod grammar; // the parser's messages in words for people

@@ -204,6 +204,8 @@ fn one<K: Kinds>(root: &Node, name: &Name, overlay: Option<&Node>, findings: &Fi
         entries.retain(|(key, _)| key.text() != "environments");
     }
     let merged = overlay.map_or_else(|| base.clone(), |overlay| base.overlaid(overlay));
+    let kinds: Vec<&str> = K::component_kinds().iter().map(|kind| kind.name).collect();
+    let merged = crate::each::written_out(&merged, &kinds, findings);
     let production = match merged.get("production") {
         Some((key, node)) => crate::read::read::<bool>(node, key.spot, findings).unwrap_or(true),
         None => name.as_str() == PRODUCTION,

@@ -21,6 +21,7 @@ pub fn reference<K: Kinds>() -> String {
             "components" => {
                 text += "\nEvery component:\n\n";
                 text += &page.table(page.entry(section), K::component_kinds());
+                text += BLOCKS;
                 text += &page.kinds("component", "components", K::component_kinds());
             }
             "signals" => {
@@ -66,6 +67,21 @@ written in the file. Relative paths are relative to the directory of the file. A
 Values are written with their units: a *time* is `250ms`, `90s`, `5m`, `1h30m` or `7d`; a *share* is `5%` or `0.05`; a *size* is
 `64kB`, `500MB` (powers of 1000) or `1GiB` (powers of 1024); a *figure* is whichever of these its signal measures, or a plain
 number. Names are made of small letters, digits, `-`, `_` and `.`.
+";
+
+const BLOCKS: &str = "
+Components that are alike but for one setting may be written as one block: `each` names the setting, and under it each component by
+its name, which is that setting's value too, with what is different beside it. The block itself is no component.
+
+```yaml
+components:
+  stack:
+    compose: { project: shop }
+    each:
+      service:
+        api: {}
+        worker: { needs: [api] }
+```
 ";
 
 const ENVIRONMENTS: &str = "

@@ -47,7 +47,8 @@ fn section<K: Kinds>(name: &str, generator: &mut SchemaGenerator, kinds: &mut Ki
             let health =
                 "Checks that say it is healthy, in the order asked: each reads a signal, written in place or declared.";
             common.insert("health".into(), json!({ "type": "array", "items": check, "description": health }));
-            each(kinds.one_of("component", common, K::component_kinds()))
+            let one = kinds.one_of("component", common, K::component_kinds());
+            each(json!({ "anyOf": [one, block()] }))
         }
         "signals" => {
             let common = common::<file::Signal>(generator);
@@ -78,6 +79,19 @@ fn section<K: Kinds>(name: &str, generator: &mut SchemaGenerator, kinds: &mut Ki
         // `application`, `state`, `default-strategy`.
         _ => json!({ "type": "string" }),
     }
+}
+
+/// A block of components: what stands under `each` makes components of it, which is for the loader to see.
+fn block() -> Value {
+    let each = json!({
+        "type": "object",
+        "minProperties": 1,
+        "maxProperties": 1,
+        "additionalProperties": { "type": "object" },
+        "description": "The one setting in which the components of this block differ, and under it each component by its name, which \
+            is that setting's value too, with what is different beside it.",
+    });
+    json!({ "type": "object", "required": ["each"], "properties": { "each": each } })
 }
 
 /// What may differ in an environment: anything, in part, so that little can be said of its shape.

@@ -18,7 +18,7 @@ use ripcord_config::wire::{Span, Text};
 use ripcord_config::{KindDoc, Mistake};
 use ripcord_core::{
     Action, Available, Before, CannotPlan, Capabilities, CapturePurpose, Component, ComponentId, Cx, Digest, Downtime,
-    Draft, Failure, Fut, Holds, Inventory, KindVersion, Layer, Lifecycle, Observation, Observe, Outcome, Place, Proof,
+    Draft, Failure, Fut, Holds, Inventory, KindVersion, Layer, Lifecycle, Observation, Observe, Outcome, Output, Place, Proof,
     Revision, Seen, Shown, Step, Survey, TargetId, Want, Wanted, Wish,
 };
 use ripcord_vault::Source;
@@ -40,6 +40,8 @@ const LOOK: Duration = Duration::from_millis(300);
 /// The most of one log that is evidence, and that comes with a failure.
 const EVIDENCE: u64 = 256 << 10;
 const LAST_WORDS: u64 = 2 << 10;
+/// How long the log of what crashed is waited for.
+const LATE_WORDS: Duration = Duration::from_secs(2);
 /// What of the environment pm2 and Node need to run at all; the application gets these and what its file says.
 const PASSED_ON: [&str; 14] = [
     "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NODE_EXTRA_CA_CERTS", "NVM_DIR", "PATH", "SHELL", "TERM", "TMPDIR", "TZ",
@@ -277,7 +279,7 @@ impl Application {
         let (tool, app) = (self.starter(&environment), self.pm2.app.as_str());
         let ecosystem = self.ecosystem.as_ref().map(|path| path.display().to_string());
         let began = match (&ecosystem, runs) {
-            (Some(file), true) => tool.act(&["reload", file, "--only", app, "--update-env"], left(deadline)).await,
+            (Some(file), true) => self.reload(&tool, file, &environment, deadline).await,
             (Some(file), false) => {
                 // A restart keeps the script, the mode and the number of instances that pm2 knows; only a new start takes the file's.
                 if !found.is_empty() {
@@ -308,6 +310,19 @@ impl Application {
         Ok(Proof::of(format!("{how}{}, and stayed so for {stayed}{keys}", words(&processes))))
     }
 
+    /// Reloads a running application as its ecosystem file says now.
+    ///
+    /// With a file pm2 takes the environment that the file says and nothing of its caller's; with a name it is the other way round.
+    async fn reload(&self, tool: &Tool, file: &str, environment: &Environment, deadline: Instant) -> Result<Output, Stop> {
+        let app = self.pm2.app.as_str();
+        let output = tool.act(&["reload", file, "--only", app, "--update-env"], left(deadline)).await?;
+        let processes = self.look(left(deadline)).await.map_err(|failure| Stop::Unknown(failure.what))?;
+        match Self::unlike(environment, &processes).is_empty() {
+            true => Ok(output),
+            false => tool.act(&["reload", app, "--update-env"], left(deadline)).await,
+        }
+    }
+
     /// The instances, once all were online for the settling time without a restart.
     async fn settled(&self, before: Option<&String>, deadline: Instant) -> Result<Vec<Process>, Stop> {
         let mut up: Option<(Instant, Option<String>)> = None;
@@ -316,7 +331,7 @@ impl Application {
             let gave_up = processes.iter().any(|process| process.status == "errored");
             let again = up.as_ref().is_some_and(|(_, was)| *was != mark(&processes));
             if gave_up || again {
-                return Err(self.crashing(&processes).into());
+                return Err(self.crashing(&processes).await.into());
             }
             let now = Instant::now();
             if all_new(&processes, before) {
@@ -332,13 +347,18 @@ impl Application {
         }
     }
 
-    fn crashing(&self, processes: &[Process]) -> Failure {
+    async fn crashing(&self, processes: &[Process]) -> Failure {
         let restarts: u64 = processes.iter().map(|process| process.unstable.max(process.restarts)).sum();
         let what = format!("`{}` does not stay up: {}, started again {restarts} times", self.pm2.app, words(processes));
-        let last = self.logs(processes, LAST_WORDS).into_iter().map(|(name, text)| format!("{name}\n{text}"));
-        let output: String = last.collect::<Vec<_>>().join("\n");
+        // pm2 writes down what an instance said last a moment after it has noticed its end.
+        let said = poll(Instant::now() + LATE_WORDS, || async {
+            let logs = self.logs(processes, LAST_WORDS).into_iter().filter(|(_, text)| !text.trim().is_empty());
+            let logs: Vec<_> = logs.map(|(name, text)| format!("{name}\n{text}")).collect();
+            if logs.is_empty() { Err(()) } else { Ok(logs.join("\n")) }
+        });
+        let output = said.await.ok();
         let failure = Failure::never(what).advise(format!("find the cause in its log: `pm2 logs {}`", self.pm2.app));
-        Failure { output: Some(output).filter(|text| !text.is_empty()), ..failure }
+        Failure { output, ..failure }
     }
 
     /// The ends of its log files, without secrets, each under its name.

@@ -679,7 +679,6 @@ contract!(sqlite_with_a_journal, crate::sqlite::Journal);
 
 // The kinds that a host most often has, through a link to its agent.
 contract!(directory_on_a_host, crate::far::There<crate::directory::Plain>);
-contract!(directory_of_releases_on_a_host, crate::far::There<crate::directory::Releases>);
 contract!(env_file_on_a_host, crate::far::There<crate::env_file::Env>);
 contract!(git_on_a_host, crate::far::There<crate::git::Clone>);
 contract!(sqlite_on_a_host, crate::far::There<crate::sqlite::Wal>);

@@ -22,6 +22,8 @@ mod pip;
 mod pm2;
 #[cfg(feature = "real")]
 mod real;
+#[cfg(feature = "real")]
+mod real_tools;
 mod signals;
 mod sqlite;
 mod support;

@@ -304,7 +304,7 @@ async fn rf18_pm2_s_application_has_the_env_file_s_values_after_a_start() {
     let outcome = acted(&*part, 6, "start", Action::Start).await;
     let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
     assert!(failure.what.contains("does not stay up"), "{}", failure.what);
-    assert!(failure.output.is_some_and(|said| said.contains("no such module")));
+    assert!(failure.output.as_ref().is_some_and(|said| said.contains("no such module")), "{failure:?}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

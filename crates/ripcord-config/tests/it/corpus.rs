@@ -48,6 +48,21 @@ fn the_smallest_file_has_sensible_defaults() {
 }
 
 #[test]
+fn a_block_stands_for_a_component_of_each_name() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/corpus/each.yaml");
+    let loaded = load::<Toy>(&path, None).unwrap_or_else(|report| panic!("{report}"));
+    let specs = &loaded.application.components;
+    let told = |(id, spec): (&ripcord_core::ComponentId, &ripcord_core::ComponentSpec)| {
+        let needs: Vec<&str> = spec.needs.iter().map(|need| need.as_str()).collect();
+        format!("{id}: {} {:?} {needs:?}", spec.kind, spec.layer)
+    };
+    let expected = ["api: git Code []", "site: git Ui [\"api\"]", "worker: git Code [\"api\"]"];
+    assert_eq!(specs.iter().map(told).collect::<Vec<_>>(), expected);
+    let staging = load::<Toy>(&path, Some("staging")).unwrap_or_else(|report| panic!("{report}"));
+    assert_eq!(staging.application.components.len(), 2, "an environment takes one away");
+}
+
+#[test]
 fn a_whole_file_becomes_an_application() {
     let loaded = shop(None);
     let app = &loaded.application;

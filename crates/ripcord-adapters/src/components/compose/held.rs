@@ -3,8 +3,8 @@
 //! In the vault: how the containers were made, with the values of their environment; what Compose says of the files on disk, for
 //! people. In the Engine: the image, which is kept twice over. A tag of ours keeps it from `docker image prune`; from `prune --all`,
 //! which removes what has a tag too (and leaves an image that is in use any one of its names), only a container keeps it, so there is
-//! one that is never started. `docker system prune --all`
-//! removes that as well: whether the image is there is looked at whenever somebody asks whether one could go back.
+//! one that is never started. `docker system prune --all` removes that as well: whether the image is there is looked at whenever
+//! somebody asks whether one could go back.
 //! Source: Docker manual, "docker image prune", "docker system prune".
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -48,7 +48,7 @@ impl Inner {
             let built = match inner.names.builds {
                 true => Some(inner.built(&area.part, &mut wanted)?),
                 false => {
-                    inner.from_vault(&area, &wanted)?;
+                    inner.unpack(&area, &wanted)?;
                     None
                 }
             };
@@ -142,7 +142,7 @@ impl Inner {
     }
 
     /// Puts the outputs that the vault keeps beside the modules, compared with their digests.
-    fn from_vault(&self, area: &Area, target: &Target) -> Result<(), Failure> {
+    fn unpack(&self, area: &Area, target: &Target) -> Result<(), Failure> {
         let wanted = target.outputs.iter().filter(|(name, revision)| {
             **revision != Revision::Absent && !area.has(&self.names, target, name)
         });
