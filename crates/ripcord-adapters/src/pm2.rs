@@ -61,7 +61,11 @@ impl Pm2 {
         let home = home.ok_or("this user has no home directory: give `home`, which is PM2_HOME")?;
         let tool = Tool::new(program, cx).with("PM2_HOME", home.display().to_string());
         // Colours would stand in what is shown to people.
-        Ok(Self { tool: tool.with("NO_COLOR", "1").with("PM2_DISABLE_VERSION_CHECK", "true"), home, app: app.to_string() })
+        Ok(Self {
+            tool: tool.with("NO_COLOR", "1").with("PM2_DISABLE_VERSION_CHECK", "true"),
+            home,
+            app: app.to_string(),
+        })
     }
 
     fn daemon_runs(&self) -> Result<bool, Failure> {
@@ -70,7 +74,8 @@ impl Pm2 {
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(false),
             Err(error) => {
                 let what = format!("pm2's daemon in {} cannot be asked: {error}", self.home.display());
-                Err(Failure::never(what).advise("run as the user whose pm2 it is, and see that `home` is that one's PM2_HOME"))
+                Err(Failure::never(what)
+                    .advise("run as the user whose pm2 it is, and see that `home` is that one's PM2_HOME"))
             }
         }
     }

@@ -56,7 +56,10 @@ fn members(block: &Node, kinds: &[&str], findings: &Findings) -> Vec<(Node, Node
         return vec![];
     };
     let [(field, named)] = of.entries() else {
-        let help = format!("`each: {{ service: {{ api: {{}} }} }}`: the one setting of `{}` in which they differ", kind.text());
+        let help = format!(
+            "`each: {{ service: {{ api: {{}} }} }}`: the one setting of `{}` in which they differ",
+            kind.text()
+        );
         findings.error(each.spot, "`each` names one setting, and under it the components", help);
         return vec![];
     };

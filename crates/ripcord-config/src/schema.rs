@@ -20,6 +20,7 @@ pub fn schema<K: Kinds>() -> Value {
         properties.insert((*name).to_owned(), section);
     }
     let mut definitions = generator.take_definitions(true);
+    kinds.keep_apart(&definitions);
     definitions.extend(kinds.definitions);
     json!({
         "$schema": "https://json-schema.org/draft/2020-12/schema",
@@ -111,10 +112,12 @@ fn common<T: JsonSchema>(generator: &mut SchemaGenerator) -> Map<String, Value> 
     }
 }
 
+/// The definition of a check: its own keys are the file's, and the rest are kinds.
+const CHECK: &str = "check";
+
 /// A reference to the definition of a check.
 fn check<K: Kinds>(generator: &mut SchemaGenerator, kinds: &mut Kindred) -> Value {
-    const NAME: &str = "check";
-    if !kinds.definitions.contains_key(NAME) {
+    if !kinds.definitions.contains_key(CHECK) {
         let mut properties = common::<file::Check>(generator);
         let mut ways = vec![json!({ "required": ["signal"] })];
         for kind in K::signal_kinds() {
@@ -122,9 +125,9 @@ fn check<K: Kinds>(generator: &mut SchemaGenerator, kinds: &mut Kindred) -> Valu
             ways.push(json!({ "required": [kind.name] }));
         }
         let check = json!({ "type": "object", "properties": properties, "additionalProperties": false, "oneOf": ways });
-        kinds.definitions.insert(NAME.into(), check);
+        kinds.definitions.insert(CHECK.into(), check);
     }
-    json!({ "$ref": format!("#/$defs/{NAME}") })
+    json!({ "$ref": format!("#/$defs/{CHECK}") })
 }
 
 fn matrix(generator: &mut SchemaGenerator) -> Value {
@@ -196,6 +199,21 @@ impl Kindred {
         match self.demands(what, kind) {
             true => settings,
             false => json!({ "anyOf": [settings, { "type": "null" }] }),
+        }
+    }
+
+    /// Renames what a kind calls as something else in the file is called.
+    fn keep_apart(&mut self, file: &Map<String, Value>) {
+        let clashes =
+            self.definitions.iter().filter(|(name, value)| file.get(*name).is_some_and(|other| other != *value));
+        let names: Vec<(String, String)> = clashes.map(|(name, _)| (name.clone(), format!("kind-{name}"))).collect();
+        for (_, value) in self.definitions.iter_mut().filter(|(name, _)| *name != CHECK) {
+            redirect(value, &names);
+        }
+        for (from, to) in names {
+            if let Some(value) = self.definitions.remove(&from) {
+                self.definitions.insert(to, value);
+            }
         }
     }
 

@@ -179,7 +179,12 @@ bearer: { dotenv: { file: shared/.env, key: FLAGS_TOKEN } }
             effects: self.effects.iter().map(effect).collect::<Result<_, _>>()?,
             outside: caller(Headers { plain: &none, secret: &nothing, bearer: None })?,
         };
-        Ok(Arc::new(HttpFlags { shown: self.url.to_string(), api, captures: Captures::new(id, cx), keep: cx.keep_aside }))
+        Ok(Arc::new(HttpFlags {
+            shown: self.url.to_string(),
+            api,
+            captures: Captures::new(id, cx),
+            keep: cx.keep_aside,
+        }))
     }
 }
 
@@ -235,7 +240,8 @@ impl HttpFlags {
         if let Ok(read) = &read {
             let words: Vec<_> = read.values.iter().map(|(flag, value)| format!("{flag} {}", shown(value))).collect();
             survey.label = Some(self.api.caller.redactor().clean(&words.join(", ")));
-            let absent: Vec<_> = read.values.iter().filter(|(_, value)| value.is_null()).map(|(flag, _)| flag.as_str()).collect();
+            let absent: Vec<_> =
+                read.values.iter().filter(|(_, value)| value.is_null()).map(|(flag, _)| flag.as_str()).collect();
             if !absent.is_empty() {
                 survey.facts.insert("not there".into(), absent.join(", "));
             }
@@ -246,7 +252,8 @@ impl HttpFlags {
             for wanted in wanted {
                 let Some(Ok(made)) = self.captures.wanted(wanted) else { continue };
                 let Ok(former) = self.checked(made).await else { continue };
-                let differ: Vec<_> = former.iter().filter(|(flag, value)| read.values.get(*flag) != Some(value)).collect();
+                let differ: Vec<_> =
+                    former.iter().filter(|(flag, value)| read.values.get(*flag) != Some(value)).collect();
                 if !differ.is_empty() {
                     let words: Vec<_> = differ.iter().map(|(flag, value)| format!("{flag} {}", shown(value))).collect();
                     let words = self.api.caller.redactor().clean(&words.join(", "));
@@ -278,8 +285,10 @@ impl HttpFlags {
         // The list of flags may have changed since: what it had then is all that can be put back.
         match values.keys().find(|flag| !self.api.flags.contains(flag)) {
             None => Ok(values),
-            Some(flag) => Err(Failure::never(format!("the capture holds `{flag}`, which is not among `flags` any more"))
-                .advise("name it again, or choose a newer release")),
+            Some(flag) => {
+                Err(Failure::never(format!("the capture holds `{flag}`, which is not among `flags` any more"))
+                    .advise("name it again, or choose a newer release"))
+            }
         }
     }
 

@@ -121,18 +121,21 @@ readers: stop
         mistakes.extend(self.build.as_ref().and_then(|build| program_mistake(build, "build")));
         mistakes.extend(inside_mistake(&self.lock, "lock".to_owned()));
         for (name, list) in [("outputs", &self.outputs), ("sources", &self.sources)] {
-            mistakes.extend(list.iter().enumerate().filter_map(|(i, path)| inside_mistake(path, format!("{name}.{i}"))));
+            mistakes
+                .extend(list.iter().enumerate().filter_map(|(i, path)| inside_mistake(path, format!("{name}.{i}"))));
         }
         // One name is one thing that is exchanged: a path in a path would be exchanged twice.
         if let Some(i) = self.outputs.iter().position(|output| output.as_str().contains('/')) {
             let help = "name the whole directory, and what is in it goes with it";
-            mistakes.push(Mistake::new(format!("`{}` lies deeper", self.outputs[i])).at(format!("outputs.{i}")).help(help));
+            mistakes
+                .push(Mistake::new(format!("`{}` lies deeper", self.outputs[i])).at(format!("outputs.{i}")).help(help));
         }
         if self.outputs.iter().all(|output| output.as_str() != MODULES) {
             mistakes.push(Mistake::new("`node_modules` is not among the outputs").at("outputs").help("name it too"));
         }
         if self.build.is_some() && self.sources.is_empty() {
-            let help = "name what the build reads in `sources`, or leave `build` out: then the outputs are kept in the vault";
+            let help =
+                "name what the build reads in `sources`, or leave `build` out: then the outputs are kept in the vault";
             mistakes.push(Mistake::new("nobody could tell what was built").at("build").help(help));
         }
         mistakes
@@ -255,7 +258,8 @@ impl Inner {
     async fn act(self: &Arc<Self>, cx: &Cx, step: &Step, before: &Before) -> Result<Proof, Stop> {
         match &step.action {
             Action::Prove { revision, capture } => {
-                let (inner, wanted) = (Arc::clone(self), Wanted { revision: revision.clone(), capture: capture.clone() });
+                let (inner, wanted) =
+                    (Arc::clone(self), Wanted { revision: revision.clone(), capture: capture.clone() });
                 let node = self.node(cx.limit).await;
                 Ok(blocking(move |_| inner.prove(&wanted, node)).await??)
             }
@@ -407,7 +411,11 @@ impl Component for Npm {
         let words = match revision {
             Revision::Absent => format!("take the modules and the lock of {} away, and keep them", self.0.shown),
             Revision::Exact(_) => {
-                format!("install {} beside {}, check it, exchange it, and keep the former", revision.short(), self.0.shown)
+                format!(
+                    "install {} beside {}, check it, exchange it, and keep the former",
+                    revision.short(),
+                    self.0.shown
+                )
             }
         };
         let tools = [Some(&self.0.install), self.0.build.as_ref(), self.0.verify.as_ref()];

@@ -114,7 +114,11 @@ readers: restart
             venv,
             shown: self.venv.display().to_string(),
             requirements: self.requirements.as_ref().map(|path| cx.base.join(path)),
-            maker: Maker { python: Tool::new(&self.python, cx), options: plain(&self.install_options), verify: plain(&self.verify) },
+            maker: Maker {
+                python: Tool::new(&self.python, cx),
+                options: plain(&self.install_options),
+                verify: plain(&self.verify),
+            },
             allow_direct: self.allow_direct,
             readers: self.readers.unwrap_or(ReadersSetting::Restart).into(),
             keep: cx.keep_aside,
@@ -184,7 +188,9 @@ fn name_of(revision: &Revision) -> String {
 
 /// Whether an environment's name is one that we give.
 fn is_ours(name: &str) -> bool {
-    let hex = |text: &str, n: usize| text.len() == n && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b));
+    let hex = |text: &str, n: usize| {
+        text.len() == n && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
+    };
     match name.split_once('-') {
         None => hex(name, 16),
         Some((name, tail)) => hex(name, 16) && hex(tail, 8),
@@ -215,7 +221,9 @@ impl Inner {
             let is = captured.frozen.revision();
             match is == made.revision {
                 true => Ok(captured),
-                false => Err(Failure::never(format!("the capture holds {}, not {}", is.short(), made.revision.short()))),
+                false => {
+                    Err(Failure::never(format!("the capture holds {}, not {}", is.short(), made.revision.short())))
+                }
             }
         })
         .await?
@@ -246,7 +254,9 @@ impl Inner {
             }
             match self.maker.frozen(&at, limit).await {
                 Ok(is) if frozen.differs(&is).is_none() => return Some(at),
-                Ok(_) | Err(_) => tracing::warn!(at = %at.display(), "a kept environment was changed since: it is not used"),
+                Ok(_) | Err(_) => {
+                    tracing::warn!(at = %at.display(), "a kept environment was changed since: it is not used")
+                }
             }
         }
         None
@@ -283,7 +293,8 @@ impl Inner {
             Available::Here { how } => how,
             missing @ Available::Missing { .. } => return missing,
         };
-        let made = self.captures.wanted(wanted).unwrap_or_else(|| Err(Failure::never("no capture of it was ever made")));
+        let made =
+            self.captures.wanted(wanted).unwrap_or_else(|| Err(Failure::never("no capture of it was ever made")));
         let how = async { self.how(&self.captured(made?).await?, limit).await };
         match how.await {
             Ok(how) => Available::Here { how: format!("{capture}; {how}") },
@@ -309,7 +320,10 @@ impl Inner {
         match Venv::at(&self.venv)? {
             Venv::Link(to) => drop(survey.facts.insert("leads to".into(), to.display().to_string())),
             Venv::Directory => {
-                let words = format!("a directory; at the first restore it goes to {}, and a link takes its place", self.venvs.display());
+                let words = format!(
+                    "a directory; at the first restore it goes to {}, and a link takes its place",
+                    self.venvs.display()
+                );
                 survey.facts.insert("is".into(), words);
             }
             Venv::Nothing => {}
@@ -364,7 +378,8 @@ impl Inner {
         blocking(move |_| captures.verify(&manifest)).await??;
         let captured = self.captured(made).await?;
         let how = self.how(&captured, cx.limit).await?;
-        let parent = if self.venvs.is_dir() { self.venvs.as_path() } else { self.venvs.parent().unwrap_or(Path::new("/")) };
+        let parent =
+            if self.venvs.is_dir() { self.venvs.as_path() } else { self.venvs.parent().unwrap_or(Path::new("/")) };
         // An empty environment with pip in it; what goes into it nobody knows.
         room(parent, "the environment", 20_000_000, 1000)?;
         Ok(Proof::of(format!("the frozen list was read back, {} packages; {how}", captured.frozen.packages.len())))
@@ -373,7 +388,9 @@ impl Inner {
     async fn capture(&self, cx: &Cx, before: &Before) -> Result<Proof, Failure> {
         let frozen = match self.look(cx.limit).await? {
             Looked::At(frozen) => frozen,
-            Looked::Absent => return Err(Failure::never(format!("{} is not there, and nothing needs a capture", self.shown))),
+            Looked::Absent => {
+                return Err(Failure::never(format!("{} is not there, and nothing needs a capture", self.shown)));
+            }
             Looked::Between(why) => return Err(Failure::never(format!("what is in it cannot be told: {why}"))),
         };
         let consistent = self.maker.inconsistent(&self.venv, cx.limit).await?.is_none();
@@ -426,7 +443,8 @@ impl Inner {
             Begun::Prepare => {}
         }
         let made = self.captures.find(from, before, to)?;
-        let captured = self.captured(made.ok_or_else(|| Failure::never("the step names no capture to restore from"))?).await?;
+        let captured =
+            self.captured(made.ok_or_else(|| Failure::never("the step names no capture to restore from"))?).await?;
         let (at, how) = self.environment(&captured, before, deadline).await?;
         let set_aside = match Venv::at(&self.venv)? {
             Venv::Directory => {
@@ -453,7 +471,12 @@ impl Inner {
     }
 
     /// Where the environment of the release is, made where it has to be.
-    async fn environment(&self, captured: &Captured, before: &Before, deadline: Instant) -> Result<(PathBuf, &'static str), Failure> {
+    async fn environment(
+        &self,
+        captured: &Captured,
+        before: &Before,
+        deadline: Instant,
+    ) -> Result<(PathBuf, &'static str), Failure> {
         if let Some(kept) = self.kept(&captured.frozen, left(deadline)).await {
             return Ok((kept, "which was kept"));
         }
@@ -553,7 +576,11 @@ impl Component for Pip {
         let (words, commands) = match revision {
             Revision::Absent => (format!("take {} away, and keep it", self.0.shown), vec![]),
             Revision::Exact(_) => {
-                let words = format!("make {} from the frozen list unless it is kept, and lead {} to it{converted}", at.display(), self.0.shown);
+                let words = format!(
+                    "make {} from the frozen list unless it is kept, and lead {} to it{converted}",
+                    at.display(),
+                    self.0.shown
+                );
                 (words, self.0.maker.shown(&at))
             }
         };

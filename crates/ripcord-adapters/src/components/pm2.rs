@@ -18,8 +18,8 @@ use ripcord_config::wire::{Span, Text};
 use ripcord_config::{KindDoc, Mistake};
 use ripcord_core::{
     Action, Available, Before, CannotPlan, Capabilities, CapturePurpose, Component, ComponentId, Cx, Digest, Downtime,
-    Draft, Failure, Fut, Holds, Inventory, KindVersion, Layer, Lifecycle, Observation, Observe, Outcome, Output, Place, Proof,
-    Revision, Seen, Shown, Step, Survey, TargetId, Want, Wanted, Wish,
+    Draft, Failure, Fut, Holds, Inventory, KindVersion, Layer, Lifecycle, Observation, Observe, Outcome, Output, Place,
+    Proof, Revision, Seen, Shown, Step, Survey, TargetId, Want, Wanted, Wish,
 };
 use ripcord_vault::Source;
 use schemars::JsonSchema;
@@ -44,8 +44,20 @@ const LAST_WORDS: u64 = 2 << 10;
 const LATE_WORDS: Duration = Duration::from_secs(2);
 /// What of the environment pm2 and Node need to run at all; the application gets these and what its file says.
 const PASSED_ON: [&str; 14] = [
-    "HOME", "LANG", "LC_ALL", "LC_CTYPE", "LOGNAME", "NODE_EXTRA_CA_CERTS", "NVM_DIR", "PATH", "SHELL", "TERM", "TMPDIR", "TZ",
-    "USER", "XDG_RUNTIME_DIR",
+    "HOME",
+    "LANG",
+    "LC_ALL",
+    "LC_CTYPE",
+    "LOGNAME",
+    "NODE_EXTRA_CA_CERTS",
+    "NVM_DIR",
+    "PATH",
+    "SHELL",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "XDG_RUNTIME_DIR",
 ];
 
 /// An application under pm2.
@@ -89,11 +101,14 @@ impl ComponentKind for Settings {
         let app = self.app.as_str();
         // These name all applications, or one by its number in today's list.
         if app.is_empty() || app == "all" || app.starts_with('-') || app.bytes().all(|byte| byte.is_ascii_digit()) {
-            mistakes.push(Mistake::new(format!("`{app}` is no application's name")).at("app").help("write its name in pm2"));
+            mistakes.push(
+                Mistake::new(format!("`{app}` is no application's name")).at("app").help("write its name in pm2"),
+            );
         }
         mistakes.extend(program_mistake(&self.program, "program"));
         if self.settle.0 > Duration::from_secs(25) {
-            let help = "a start has a minute for all it does; say what else must hold as a health check of the component";
+            let help =
+                "a start has a minute for all it does; say what else must hold as a health check of the component";
             mistakes.push(Mistake::new("it would have to settle for too long").at("settle").help(help));
         }
         mistakes
@@ -313,7 +328,13 @@ impl Application {
     /// Reloads a running application as its ecosystem file says now.
     ///
     /// With a file pm2 takes the environment that the file says and nothing of its caller's; with a name it is the other way round.
-    async fn reload(&self, tool: &Tool, file: &str, environment: &Environment, deadline: Instant) -> Result<Output, Stop> {
+    async fn reload(
+        &self,
+        tool: &Tool,
+        file: &str,
+        environment: &Environment,
+        deadline: Instant,
+    ) -> Result<Output, Stop> {
         let app = self.pm2.app.as_str();
         let output = tool.act(&["reload", file, "--only", app, "--update-env"], left(deadline)).await?;
         let processes = self.look(left(deadline)).await.map_err(|failure| Stop::Unknown(failure.what))?;
@@ -373,7 +394,16 @@ impl Application {
             Ok(self.pm2.tool.clean(&String::from_utf8_lossy(&bytes)))
         };
         let name = |path: &PathBuf| path.file_name().map(|name| name.display().to_string());
-        paths.filter_map(|path| Some((name(path)?, read(path).unwrap_or_else(|error| error.to_string())))).collect()
+        let mut logs: BTreeMap<_, _> = paths
+            .filter_map(|path| Some((name(path)?, read(path).unwrap_or_else(|error| error.to_string()))))
+            .collect();
+        // In cluster mode what ends before it has begun is heard of nowhere else.
+        if let Ok(text) = read(&self.pm2.home.join("pm2.log")) {
+            let (app, named) = (format!("[{}:", self.pm2.app), format!("name:{} ", self.pm2.app));
+            let lines: Vec<_> = text.lines().filter(|line| line.contains(&app) || line.contains(&named)).collect();
+            logs.insert("pm2.log".to_owned(), lines.join("\n"));
+        }
+        logs
     }
 
     async fn evidence(&self, cx: &Cx, before: &Before) -> Result<Proof, Failure> {
@@ -446,10 +476,13 @@ impl Component for Application {
                     Some(file) => self.pm2.tool.shown(&["start", file, "--only", app, "--update-env"]),
                     None => self.pm2.tool.shown(&["restart", app, "--update-env"]),
                 };
-                let words = format!("start {place} (reload it where it runs), and see that it stays online for {settle}");
+                let words =
+                    format!("start {place} (reload it where it runs), and see that it stays online for {settle}");
                 (words, vec![command])
             }
-            Action::Capture { purpose: CapturePurpose::Evidence } => (format!("collect the list and logs of {place}"), vec![]),
+            Action::Capture { purpose: CapturePurpose::Evidence } => {
+                (format!("collect the list and logs of {place}"), vec![])
+            }
             _ => (format!("nothing that pm2 can do at {place}"), vec![]),
         };
         Shown { words, commands }

@@ -99,7 +99,8 @@ impl ComponentKind for Settings {
         mistakes.extend(program_mistake(&self.systemctl, "systemctl"));
         mistakes.extend(program_mistake(&self.journalctl, "journalctl"));
         if self.settle.0 > Duration::from_secs(25) {
-            let help = "a start has a minute for all it does; say what else must hold as a health check of the component";
+            let help =
+                "a start has a minute for all it does; say what else must hold as a health check of the component";
             mistakes.push(Mistake::new("it would have to settle for too long").at("settle").help(help));
         }
         mistakes
@@ -202,8 +203,7 @@ impl Inner {
             fact("files", content.names());
         }
         let elsewhere = |path: &&String| !std::path::Path::new(path).starts_with(&self.directory);
-        let others: Vec<_> =
-            unit.fragment.iter().chain(&unit.drop_ins).filter(elsewhere).map(String::as_str).collect();
+        let others: Vec<_> = unit.fragment.iter().chain(&unit.drop_ins).filter(elsewhere).map(String::as_str).collect();
         if !others.is_empty() {
             fact("files of others, left alone", others.join(", "));
         }
@@ -340,7 +340,8 @@ impl Inner {
             tokio::join!(self.manager.journal(1000), self.manager.said("status"), self.manager.said("show"));
         let text = |found: Result<String, Failure>| found.unwrap_or_else(|failure| failure.what).into_bytes();
         let files = [("journal", journal), ("show", show), ("status", status)];
-        let sources = files.map(|(path, found)| Source::Bytes { path: path.to_owned(), bytes: text(found), mode: 0o600 });
+        let sources =
+            files.map(|(path, found)| Source::Bytes { path: path.to_owned(), bytes: text(found), mode: 0o600 });
         let (captures, cx, key) = (self.captures.clone(), cx.clone(), before.key.clone());
         let stored = blocking(move |_| captures.store(&cx, &key, "evidence", sources.into())).await??;
         let made = captures::made(Revision::exact(format!("evidence:{}", stored.tree.hex())), None, &stored)?;

@@ -305,7 +305,8 @@ impl Memory {
             Measure::Restarts => restarts as f64,
         };
         let last = self.last.as_ref().map_or(Value::Null, |(_, line)| line.as_str().into());
-        let states: serde_json::Map<_, _> = units.iter().map(|(name, unit)| (name.clone(), unit.words().into())).collect();
+        let states: serde_json::Map<_, _> =
+            units.iter().map(|(name, unit)| (name.clone(), unit.words().into())).collect();
         let fields = [
             ("matched", matched.into()),
             ("lines", lines.into()),
@@ -362,7 +363,10 @@ mod tests {
     #[test]
     fn an_entry_is_read_whatever_its_message_is() {
         let read = |line: &str| Entry::read(line.as_bytes()).map(|entry| (entry.message, entry.priority));
-        assert_eq!(read(r#"{"__CURSOR":"s=1","MESSAGE":"order failed","PRIORITY":"3"}"#), Some(("order failed".into(), 3)));
+        assert_eq!(
+            read(r#"{"__CURSOR":"s=1","MESSAGE":"order failed","PRIORITY":"3"}"#),
+            Some(("order failed".into(), 3))
+        );
         assert_eq!(read(r#"{"__CURSOR":"s=1","MESSAGE":[104,105,255]}"#), Some(("hi\u{fffd}".into(), 6)));
         assert_eq!(read(r#"{"__CURSOR":"s=1","MESSAGE":null}"#), Some((String::new(), 6)));
         assert_eq!(read("-- No entries --"), None);

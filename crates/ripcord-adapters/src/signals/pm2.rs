@@ -86,7 +86,8 @@ impl SignalKind for Settings {
     }
 
     fn build(&self, id: &SignalId, cx: &BuildCx) -> Result<Arc<dyn Signal>, BuildError> {
-        let pm2 = Pm2::new(&self.program, self.home.as_deref(), &self.app, cx).map_err(|why| BuildError::new(id, why))?;
+        let pm2 =
+            Pm2::new(&self.program, self.home.as_deref(), &self.app, cx).map_err(|why| BuildError::new(id, why))?;
         Ok(Arc::new(Application { settings: self.clone(), pm2, memory: Mutex::default() }))
     }
 }

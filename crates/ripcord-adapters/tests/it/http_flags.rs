@@ -68,7 +68,13 @@ fn patched(mut document: Value, patch: &Value) -> Option<Value> {
     Some(document)
 }
 
-async fn serve(State(service): State<Arc<Service>>, method: Method, uri: Uri, headers: HeaderMap, body: Bytes) -> Response {
+async fn serve(
+    State(service): State<Arc<Service>>,
+    method: Method,
+    uri: Uri,
+    headers: HeaderMap,
+    body: Bytes,
+) -> Response {
     let header = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default().to_owned();
     let path = uri.path().to_owned();
     if path == "/effects" {
@@ -128,7 +134,11 @@ async fn serve(State(service): State<Arc<Service>>, method: Method, uri: Uri, he
         _ => return StatusCode::UNSUPPORTED_MEDIA_TYPE.into_response(),
     };
     documents.insert(path, (changed, found.map_or(1, |(_, version)| version + 1)));
-    if broken == 507 { StatusCode::INSUFFICIENT_STORAGE.into_response() } else { StatusCode::NO_CONTENT.into_response() }
+    if broken == 507 {
+        StatusCode::INSUFFICIENT_STORAGE.into_response()
+    } else {
+        StatusCode::NO_CONTENT.into_response()
+    }
 }
 
 /// A service that lives as long as all tests: some of them are processes of their own.
@@ -217,7 +227,10 @@ impl Case {
     }
 
     fn flags(&self, more: &str) -> Arc<dyn Component> {
-        let yaml = format!("url: \"{}/flags/{{flag}}\"\nflags: [new-checkout, uploads]\nbearer: {{ file: token }}\n{more}", self.url);
+        let yaml = format!(
+            "url: \"{}/flags/{{flag}}\"\nflags: [new-checkout, uploads]\nbearer: {{ file: token }}\n{more}",
+            self.url
+        );
         self.bench.component("http-flags", &yaml)
     }
 
@@ -282,9 +295,11 @@ async fn a_flag_is_set_and_taken_back_with_all_of_them() {
 
 #[tokio::test]
 async fn each_way_of_writing_ends_the_same() {
-    for (write, content_type) in
-        [("merge-patch", "application/merge-patch+json"), ("json-patch", "application/json-patch+json"), ("put", "application/json")]
-    {
+    for (write, content_type) in [
+        ("merge-patch", "application/merge-patch+json"),
+        ("json-patch", "application/json-patch+json"),
+        ("put", "application/json"),
+    ] {
         let case = Case::new(guarded());
         let part = case.all(&format!("write: {write}"));
         proof(apply(&*part, &set(json!({ "/checkout/new": false }))).await);
@@ -358,7 +373,9 @@ async fn what_a_service_answers_is_refusal_or_doubt() {
 
     let gone = case.bench.component("http-flags", &format!("url: {}/x\nflags: [/a]", nobody().await));
     assert!(matches!(survey(&*gone, &[]).await.seen, Seen::Unreachable { .. }), "that is never `off`");
-    let none = case.bench.component("http-flags", &format!("url: {}/nothing\nflags: [/a]\nbearer: {{ file: token }}", case.url));
+    let none = case
+        .bench
+        .component("http-flags", &format!("url: {}/nothing\nflags: [/a]\nbearer: {{ file: token }}", case.url));
     let Seen::Unreachable { why } = survey(&*none, &[]).await.seen else { panic!() };
     assert!(why.ends_with("there is no such document"), "{why}");
     let stranger = case.bench.component("http-flags", &format!("url: {}/all\nflags: [/a]", case.url));

@@ -19,7 +19,8 @@ fn run(site: &Path, program: &str, words: &[&str]) {
 fn index(site: &Path) {
     fs::write(site.join("python"), include_str!("fakes/python")).unwrap();
     fs::write(site.join("version"), "3.11.7\n").unwrap();
-    fs::write(site.join("index"), "pip==23.2.1\nsetuptools==65.5.0\nshop-lib==1.0\nshop-lib==2.0\nnew==1\nbroken==1\n").unwrap();
+    fs::write(site.join("index"), "pip==23.2.1\nsetuptools==65.5.0\nshop-lib==1.0\nshop-lib==2.0\nnew==1\nbroken==1\n")
+        .unwrap();
 }
 
 /// What a deployment does: installs in place.
@@ -45,7 +46,11 @@ impl Rig for Linked {
         run(site, "sh", &["python", "-m", "venv", "venvs/mine"]);
         symlink("venvs/mine", site.join("venv")).unwrap();
         install(site, &["shop-lib==1.0"]);
-        run(site, "venv/bin/python", &["-m", "pip", "--disable-pip-version-check", "--no-input", "uninstall", "--yes", "setuptools"]);
+        run(
+            site,
+            "venv/bin/python",
+            &["-m", "pip", "--disable-pip-version-check", "--no-input", "uninstall", "--yes", "setuptools"],
+        );
     }
     fn bad(site: &Path) {
         // Not there after it was taken away.
@@ -150,8 +155,15 @@ async fn a_directory_becomes_a_link_and_is_kept() {
     let survey = site.component().survey(&run_cx(1), &place(), &[wanted]).await;
     let want = Want::Revision { revision: made.revision.clone(), capture: Some(id.clone()) };
     let drafts = site.component().propose(&Wish { place: place(), want }, &inventory(survey)).unwrap();
-    assert!(drafts[0].shown.words.ends_with("venv becomes a link, and the directory is kept beside"), "{:?}", drafts[0]);
-    assert_eq!(drafts[0].action, Action::Restore { to: made.revision.clone(), from: Some(CaptureRef::Known(id.clone())) });
+    assert!(
+        drafts[0].shown.words.ends_with("venv becomes a link, and the directory is kept beside"),
+        "{:?}",
+        drafts[0]
+    );
+    assert_eq!(
+        drafts[0].action,
+        Action::Restore { to: made.revision.clone(), from: Some(CaptureRef::Known(id.clone())) }
+    );
     for at in 1.. {
         assert!(at < 60, "the child never gets through");
         let child = crate::contract::Child { kill_at: Some(at), ..Default::default() };

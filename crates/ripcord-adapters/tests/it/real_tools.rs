@@ -276,7 +276,9 @@ async fn acted(part: &dyn Component, number: u64, name: &str, action: Action) ->
 async fn rf18_pm2_s_application_has_the_env_file_s_values_after_a_start() {
     let pm2 = Pm2::new();
     let port = free_port();
-    let ecosystem = format!("module.exports = {{ apps: [{{ name: 'shop', script: 'app.js', instances: 2, exec_mode: 'cluster', env: {{ PORT: {port} }} }}] }}\n");
+    let ecosystem = format!(
+        "module.exports = {{ apps: [{{ name: 'shop', script: 'app.js', instances: 2, exec_mode: 'cluster', env: {{ PORT: {port} }} }}] }}\n"
+    );
     pm2.bench.write("ecosystem.config.js", &ecosystem);
     pm2.bench.write("app.env", "MODE=good\n");
     let part = pm2.component("ecosystem: ecosystem.config.js\nenv-file: app.env");
@@ -299,7 +301,8 @@ async fn rf18_pm2_s_application_has_the_env_file_s_values_after_a_start() {
     assert_eq!(ask(port).await, "good undefined");
     assert_eq!(sample(crate::support::read(&*signal).await).value, 0.0);
     // The ecosystem file starts something else now, which does not run.
-    pm2.bench.write("ecosystem.config.js", &ecosystem.replace("app.js", "crash.js").replace("instances", "max_restarts: 2, instances"));
+    let crashes = ecosystem.replace("app.js", "crash.js").replace("'cluster'", "'fork', max_restarts: 2");
+    pm2.bench.write("ecosystem.config.js", &crashes);
     proof(acted(&*part, 5, "stop", Action::Stop).await);
     let outcome = acted(&*part, 6, "start", Action::Start).await;
     let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };

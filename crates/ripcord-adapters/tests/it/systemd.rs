@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_core::{
-    Action, Available, CapturePurpose, Holds, Lifecycle, Observe, Outcome, Reading, Retry, Revision, Seen, Signal, Wanted,
+    Action, Available, CapturePurpose, Holds, Lifecycle, Observe, Outcome, Reading, Retry, Revision, Seen, Signal,
+    Wanted,
 };
 
 use crate::contract::{Rig, Site, before, capture_step, restore_step, run_cx};
@@ -64,7 +65,8 @@ fn running(runs: &str) -> Site {
     let site = Site::new("systemd", SETTINGS);
     systemd(&site.path());
     unit(&site.path(), runs, "");
-    let _ = Command::new("sh").args(["../sys/systemctl", "start", "--", "shop.service"]).current_dir(site.path()).output();
+    let _ =
+        Command::new("sh").args(["../sys/systemctl", "start", "--", "shop.service"]).current_dir(site.path()).output();
     site
 }
 
@@ -261,7 +263,9 @@ impl Watched {
         let mut text = fs::read_to_string(&path).unwrap_or_default();
         for (priority, message) in entries {
             let n = text.lines().count() + 1;
-            text.push_str(&format!("{{\"__CURSOR\":\"n={n}\",\"PRIORITY\":\"{priority}\",\"MESSAGE\":\"{message}\"}}\n"));
+            text.push_str(&format!(
+                "{{\"__CURSOR\":\"n={n}\",\"PRIORITY\":\"{priority}\",\"MESSAGE\":\"{message}\"}}\n"
+            ));
         }
         fs::write(path, text).unwrap();
     }

@@ -79,6 +79,8 @@ pub struct Scrape {
 
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
+// Called as a part of the file is: in the schema neither may stand for the other.
+#[schemars(rename = "Clear")]
 pub struct Ratio {
     /// The counter of what is bad.
     pub of: Text,

@@ -105,13 +105,15 @@ impl Api {
         // A cache in between must not answer with what was.
         request.headers.push(("cache-control", "no-cache".to_owned()));
         let answer = self.caller.call(request, limit).await;
-        let answer = answer.map_err(|error| Failure::later(format!("the flag service cannot be read: {}", error.why())))?;
+        let answer =
+            answer.map_err(|error| Failure::later(format!("the flag service cannot be read: {}", error.why())))?;
         match answer.status {
             200 => {}
             404 => return Ok(None),
             _ => return Err(self.refused(&answer, "read")),
         }
-        let json = answer.json().ok_or_else(|| Failure::never("the flag service answers something that is not JSON"))?;
+        let json =
+            answer.json().ok_or_else(|| Failure::never("the flag service answers something that is not JSON"))?;
         let etag = answer.headers.get(ETAG).and_then(|etag| etag.to_str().ok());
         // A weak one says that the meaning is the same, and may not be demanded.
         let etag = etag.filter(|etag| !etag.starts_with("W/")).map(str::to_owned);
@@ -121,7 +123,9 @@ impl Api {
     fn refused(&self, answer: &Answer, what: &str) -> Failure {
         let said = format!("the flag service answers the {what} with {}", answer.said(self.caller.redactor()));
         match answer.status {
-            401 | 403 => Failure::never(said).advise("see that the token is the one this environment takes, and may do that"),
+            401 | 403 => {
+                Failure::never(said).advise("see that the token is the one this environment takes, and may do that")
+            }
             404 => Failure::never(said).advise("see that the flag is there and that `url` leads to it"),
             405 | 415 => Failure::never(said).advise("see how it takes changes, and set `write`"),
             429 | 500.. => Failure::later(said),
@@ -134,11 +138,14 @@ impl Api {
         if matches!(self.place, Where::Document(_)) {
             return Ok(());
         }
-        let gone = values.iter().find(|(flag, value)| value.is_null() && now.get(*flag).is_some_and(|now| !now.is_null()));
+        let gone =
+            values.iter().find(|(flag, value)| value.is_null() && now.get(*flag).is_some_and(|now| !now.is_null()));
         match gone {
             None => Ok(()),
-            Some((flag, _)) => Err(Failure::never(format!("`{flag}` was not there then, and no flag of this service is deleted"))
-                .advise("delete it by hand, or set it to what it is to be")),
+            Some((flag, _)) => {
+                Err(Failure::never(format!("`{flag}` was not there then, and no flag of this service is deleted"))
+                    .advise("delete it by hand, or set it to what it is to be"))
+            }
         }
     }
 
@@ -188,7 +195,13 @@ impl Api {
         }
     }
 
-    async fn send(&self, url: &Url, at: Option<&Resource>, values: &Values, deadline: Instant) -> Result<Written, Stop> {
+    async fn send(
+        &self,
+        url: &Url,
+        at: Option<&Resource>,
+        values: &Values,
+        deadline: Instant,
+    ) -> Result<Written, Stop> {
         // What is not there yet can only be put.
         let method = if at.is_some() { self.method } else { Method::Put };
         let document = at.map_or_else(|| json!({}), |resource| resource.json.clone());
@@ -225,20 +238,24 @@ impl Api {
             let answer = self.outside.call(Request::get(effect.url.clone()), share).await;
             let answer = match answer {
                 Ok(answer) if answer.status == 200 => answer,
-                Ok(answer) => return Ok(Some(format!("`{}` answers {}", effect.url, answer.said(self.outside.redactor())))),
-                Err(Unanswered::Subject { why, .. }) => return Ok(Some(format!("`{}` does not answer: {why}", effect.url))),
+                Ok(answer) => {
+                    return Ok(Some(format!("`{}` answers {}", effect.url, answer.said(self.outside.redactor()))));
+                }
+                Err(Unanswered::Subject { why, .. }) => {
+                    return Ok(Some(format!("`{}` does not answer: {why}", effect.url)));
+                }
                 Err(Unanswered::Observer { why }) => return Err(Failure::later(why)),
             };
             let says = answer.json().and_then(|json| json.pointer(&effect.field).cloned()).unwrap_or_default();
             if says != *value {
-                let words = format!("the application has `{flag}` at {}, not {}", super::shown(&says), super::shown(value));
+                let words =
+                    format!("the application has `{flag}` at {}, not {}", super::shown(&says), super::shown(value));
                 return Ok(Some(self.outside.redactor().clean(&words)));
             }
         }
         Ok(None)
     }
 }
-
 
 fn left(deadline: Instant) -> Duration {
     deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(50))

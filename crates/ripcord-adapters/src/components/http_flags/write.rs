@@ -167,7 +167,12 @@ mod tests {
         check(Method::MergePatch, document.clone(), json!({ "/a/x": null }), json!({ "a": { "x": null } }));
         check(Method::MergePatch, document.clone(), json!({ "/n/m~1": 1 }), json!({ "n": { "m/": 1 } }));
         // An object is merged with what is there: what is to go is named.
-        check(Method::MergePatch, document, json!({ "/a": { "x": true, "z": 3 } }), json!({ "a": { "y": null, "z": 3 } }));
+        check(
+            Method::MergePatch,
+            document,
+            json!({ "/a": { "x": true, "z": 3 } }),
+            json!({ "a": { "y": null, "z": 3 } }),
+        );
         let why = Method::MergePatch.body(&json!({ "a": [1] }), &values(json!({ "/a/0": 2 }))).unwrap_err();
         assert!(why.contains("json-patch"), "{why}");
     }

@@ -117,11 +117,13 @@ impl Inner {
             make_directory(&modules)?;
         }
         if let Some(build) = &self.build {
-            run(build, &area.part, deadline, "nothing live was touched; see what the build lacks, then retry the step").await?;
+            run(build, &area.part, deadline, "nothing live was touched; see what the build lacks, then retry the step")
+                .await?;
             point("built");
         }
         if let Some(verify) = &self.verify {
-            run(verify, &area.part, deadline, "nothing live was touched; the new modules do not pass their check").await?;
+            run(verify, &area.part, deadline, "nothing live was touched; the new modules do not pass their check")
+                .await?;
         }
         Ok(())
     }
@@ -143,9 +145,10 @@ impl Inner {
 
     /// Puts the outputs that the vault keeps beside the modules, compared with their digests.
     fn unpack(&self, area: &Area, target: &Target) -> Result<(), Failure> {
-        let wanted = target.outputs.iter().filter(|(name, revision)| {
-            **revision != Revision::Absent && !area.has(&self.names, target, name)
-        });
+        let wanted = target
+            .outputs
+            .iter()
+            .filter(|(name, revision)| **revision != Revision::Absent && !area.has(&self.names, target, name));
         let wanted: Vec<_> = wanted.collect();
         let Some(manifest) = target.manifest.as_ref().filter(|_| !wanted.is_empty()) else { return Ok(()) };
         let whole = area.part.join(".ripcord-capture");
@@ -168,7 +171,9 @@ async fn run(tool: &Tool, part: &Path, deadline: Instant, advice: &str) -> Resul
     let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100));
     match tool.at(part).act(&[], left).await {
         Ok(_) => Ok(()),
-        Err(Stop::Failed(failure)) => Err(Failure { advice: failure.advice.clone().or(Some(advice.to_owned())), ..failure }),
+        Err(Stop::Failed(failure)) => {
+            Err(Failure { advice: failure.advice.clone().or(Some(advice.to_owned())), ..failure })
+        }
         Err(Stop::Unknown(why)) => Err(Failure { retry: Retry::Later, ..Failure::never(why).advise(advice) }),
     }
 }

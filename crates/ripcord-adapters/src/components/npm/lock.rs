@@ -34,7 +34,8 @@ impl Lock {
         let lock: Self = serde_json::from_slice(bytes).map_err(|error| format!("the lock cannot be read: {error}"))?;
         match lock.packages {
             Some(_) => Ok(lock),
-            None => Err("the lock is of a form that npm no longer writes: `npm install --package-lock-only` renews it".to_owned()),
+            None => Err("the lock is of a form that npm no longer writes: `npm install --package-lock-only` renews it"
+                .to_owned()),
         }
     }
 
@@ -122,9 +123,17 @@ mod tests {
         check(&format!("{A},{B}"), true, Some("tape is not installed"));
         check(A, false, Some("b is not installed"));
         check(&format!("{A},{B},{TAPE}").replace("2.0.0", "2.0.1"), true, Some("b is 2.0.1, and 2.0.0 in the lock"));
-        check(&format!("{A},{B}").replace("sha512-a", "sha512-x"), false, Some("a is another content than in the lock"));
+        check(
+            &format!("{A},{B}").replace("sha512-a", "sha512-x"),
+            false,
+            Some("a is another content than in the lock"),
+        );
         check(&format!(r#"{A},{B},"node_modules/c":{{"version":"1.0.0"}}"#), false, Some("c is not in the lock"));
-        check(&format!(r#"{A},{B},"node_modules/fsevents":{{"version":"2.3.3"}}"#), false, Some("fsevents is not there"));
+        check(
+            &format!(r#"{A},{B},"node_modules/fsevents":{{"version":"2.3.3"}}"#),
+            false,
+            Some("fsevents is not there"),
+        );
     }
 
     #[test]

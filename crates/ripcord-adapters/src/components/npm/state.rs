@@ -211,12 +211,18 @@ impl Target {
         let (package, bytes) = (read(PACKAGE)?, read(LOCK)?);
         let lock = Lock::read(&bytes).map_err(Failure::never)?;
         let (package_is, lock_is) = (Digest::of(&package), Digest::of(&bytes));
-        let identity =
-            Identity { package: package_is, lock: lock_is, outputs: about.outputs.clone(), sources: about.sources.clone() };
+        let identity = Identity {
+            package: package_is,
+            lock: lock_is,
+            outputs: about.outputs.clone(),
+            sources: about.sources.clone(),
+        };
         let is = identity.revision();
         if is != made.revision {
             let what = format!("the capture holds {}, not {}", is.short(), made.revision.short());
-            return Err(Failure::never(what).advise("choose another capture; were `outputs` or `sources` changed since?"));
+            return Err(
+                Failure::never(what).advise("choose another capture; were `outputs` or `sources` changed since?")
+            );
         }
         let packages = lock.len();
         let files = [(PACKAGE.to_owned(), Some(package)), (names.lock.clone(), Some(bytes))].into();

@@ -99,7 +99,9 @@ impl Area {
     pub(super) fn begin(&self, names: &Names, target: &mut Target) -> Result<Begun, Stop> {
         remove(&self.part)?;
         if meta(&self.ready)?.is_some() {
-            if let Some(built) = fs::read(self.ready.join(BUILT)).ok().and_then(|text| serde_json::from_slice(&text).ok()) {
+            if let Some(built) =
+                fs::read(self.ready.join(BUILT)).ok().and_then(|text| serde_json::from_slice(&text).ok())
+            {
                 target.outputs = built;
             }
             let known = |name: &str| {

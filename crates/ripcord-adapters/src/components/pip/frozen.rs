@@ -84,7 +84,8 @@ impl Frozen {
 fn pinned(line: &str) -> Option<(&str, &str)> {
     let (name, version) = line.split_once("==")?;
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
-    let good = !name.is_empty() && name.chars().all(plain) && !version.contains([' ', ';', '@']) && !version.starts_with('=');
+    let good =
+        !name.is_empty() && name.chars().all(plain) && !version.contains([' ', ';', '@']) && !version.starts_with('=');
     good.then_some((name, version))
 }
 
@@ -111,7 +112,9 @@ pub(super) fn hashes(requirements: &str) -> BTreeMap<(String, String), Vec<Strin
     let mut found = BTreeMap::new();
     for line in joined.lines().map(str::trim).filter(|line| !line.starts_with('#')) {
         let mut words = line.split_whitespace();
-        let Some((name, version)) = words.next().and_then(|first| pinned(first.trim_end_matches(';'))) else { continue };
+        let Some((name, version)) = words.next().and_then(|first| pinned(first.trim_end_matches(';'))) else {
+            continue;
+        };
         let hashes: Vec<String> = words.filter(|word| word.starts_with("--hash=")).map(str::to_owned).collect();
         if !hashes.is_empty() {
             found.insert((normal(name), version.to_owned()), hashes);
@@ -140,7 +143,10 @@ mod tests {
     fn a_line_that_names_a_place_is_told() {
         let lines = "a==1.0+cu118\n-e git+https://x/y@abc#egg=b\nc @ file:///w/c-1.whl#sha256=00\n-e /srv/d\ne===1";
         let found = Frozen::read("3.11.7", lines);
-        assert_eq!(found.direct(), ["-e /srv/d", "-e git+https://x/y@abc#egg=b", "c @ file:///w/c-1.whl#sha256=00", "e===1"]);
+        assert_eq!(
+            found.direct(),
+            ["-e /srv/d", "-e git+https://x/y@abc#egg=b", "c @ file:///w/c-1.whl#sha256=00", "e===1"]
+        );
     }
 
     #[test]

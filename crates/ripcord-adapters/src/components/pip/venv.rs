@@ -53,7 +53,8 @@ impl Maker {
 
     /// The version of the interpreter that environments are made with.
     pub(super) async fn version(&self, limit: Duration) -> Result<String, Failure> {
-        let said = self.python.ask(&["-c", "import platform; print(platform.python_version())"], limit.min(LOOK)).await?;
+        let said =
+            self.python.ask(&["-c", "import platform; print(platform.python_version())"], limit.min(LOOK)).await?;
         Ok(said.trim().to_owned())
     }
 
@@ -61,7 +62,8 @@ impl Maker {
     pub(super) async fn frozen(&self, venv: &Path, limit: Duration) -> Result<Frozen, Failure> {
         let path = venv.join("pyvenv.cfg");
         let text = fs::read_to_string(&path).trying("read", &path)?;
-        let version = version_in(&text).ok_or_else(|| Failure::never(format!("{} names no version", path.display())))?;
+        let version =
+            version_in(&text).ok_or_else(|| Failure::never(format!("{} names no version", path.display())))?;
         let printed = self.of(venv).ask(&refs(&pip(&["freeze", "--all"])), limit.min(LOOK)).await?;
         Ok(Frozen::read(&version, &printed))
     }
@@ -121,7 +123,9 @@ impl Maker {
     async fn check(&self, order: &Order<'_>, deadline: Instant) -> Result<(), Failure> {
         let is = self.frozen(order.at, left(deadline)).await?;
         if let Some(differs) = order.frozen.differs(&is) {
-            return Err(Failure::never(format!("the new environment is not what was frozen: {differs}")).advise(UNTOUCHED));
+            return Err(
+                Failure::never(format!("the new environment is not what was frozen: {differs}")).advise(UNTOUCHED)
+            );
         }
         if order.consistent
             && let Some(why) = self.inconsistent(order.at, left(deadline)).await?
@@ -133,7 +137,8 @@ impl Maker {
         }
         let path = std::env::var("PATH").unwrap_or_default();
         let path = format!("{}:{path}", order.at.join("bin").display());
-        let tool = self.python.instead(&self.verify).with("PATH", path).with("VIRTUAL_ENV", order.at.display().to_string());
+        let tool =
+            self.python.instead(&self.verify).with("PATH", path).with("VIRTUAL_ENV", order.at.display().to_string());
         run(&tool, &[], deadline).await
     }
 
@@ -150,7 +155,8 @@ const UNTOUCHED: &str = "the environment in use was not touched; see what the in
 
 /// Runs a tool on an environment that nothing uses yet: whatever goes wrong is a plain failure.
 async fn run(tool: &Tool, words: &[&str], deadline: Instant) -> Result<(), Failure> {
-    let advice = |failure: Failure| Failure { advice: failure.advice.clone().or(Some(UNTOUCHED.to_owned())), ..failure };
+    let advice =
+        |failure: Failure| Failure { advice: failure.advice.clone().or(Some(UNTOUCHED.to_owned())), ..failure };
     match tool.act(words, left(deadline)).await {
         Ok(_) => Ok(()),
         Err(Stop::Failed(failure)) => Err(advice(failure)),

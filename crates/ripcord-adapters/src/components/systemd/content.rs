@@ -112,9 +112,7 @@ impl Content {
         let list: BTreeMap<&String, Listed> = self.0.iter().map(|(path, part)| (path, listed(part))).collect();
         let bytes = serde_json::to_vec(&list).map_err(|error| Failure::never(error.to_string()))?;
         let files = self.0.iter().filter_map(|(path, part)| match part {
-            Part::File { bytes, mode } => {
-                Some(Source::Bytes { path: entry(path), bytes: bytes.clone(), mode: *mode })
-            }
+            Part::File { bytes, mode } => Some(Source::Bytes { path: entry(path), bytes: bytes.clone(), mode: *mode }),
             Part::Link(_) => None,
         });
         Ok(files.chain([Source::Bytes { path: LIST.to_owned(), bytes, mode: 0o600 }]).collect())

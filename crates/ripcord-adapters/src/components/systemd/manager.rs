@@ -104,9 +104,8 @@ impl Manager {
                 return Ok(unit);
             }
             let waits = unit.sub == "auto-restart" || unit.sub == "auto-restart-queued";
-            let again = up.as_ref().is_some_and(|(_, was)| {
-                was.invocation != unit.invocation || was.restarts != unit.restarts
-            });
+            let again =
+                up.as_ref().is_some_and(|(_, was)| was.invocation != unit.invocation || was.restarts != unit.restarts);
             if waits || again || !unit.is_up() {
                 return Err(self.looping(&unit).await.into());
             }
@@ -145,7 +144,9 @@ impl Manager {
         }
         let limited = unit.result == "start-limit-hit";
         let advice = match limited {
-            true => format!("find the cause in its journal, then `systemctl reset-failed {}` and retry the step", self.unit),
+            true => {
+                format!("find the cause in its journal, then `systemctl reset-failed {}` and retry the step", self.unit)
+            }
             false => format!("find the cause in its journal: `journalctl -u {}`", self.unit),
         };
         Failure { output: self.journal(20).await.ok(), ..Failure::never(what) }.advise(advice)
