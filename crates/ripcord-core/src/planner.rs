@@ -522,6 +522,9 @@ impl<'a> Drafting<'a> {
                 };
                 needs.extend(self.has(&capture).then(|| capture.clone()));
                 needs.extend(self.readers_stopped(place, affected));
+                if before.is_none() {
+                    needs.extend(self.in_line(place, touched));
+                }
                 let id = restore_id(place, number);
                 self.steps.push(Step {
                     id: id.clone(),
@@ -541,6 +544,26 @@ impl<'a> Drafting<'a> {
                 before = Some(id);
             }
         }
+    }
+
+    /// What must have happened to others before `place` is restored, where neither runs: what it is made from is back (packages are
+    /// installed by the lock file of the code they are for), and what is made from it was captured as it is.
+    fn in_line(&self, place: &Place, touched: &BTreeMap<Place, Touch>) -> Vec<StepId> {
+        let application = self.asked.application;
+        let still = |id: &ComponentId| !self.is_process(id);
+        if !still(&place.component) {
+            return vec![];
+        }
+        let mut needs = vec![];
+        for (other, touch) in touched.iter().filter(|(other, _)| still(&other.component)) {
+            if application.needs_of(&place.component).contains(&other.component) {
+                needs.push(last_restore(other, touch));
+            }
+            if application.needs_of(&other.component).contains(&place.component) {
+                needs.extend(self.named([format!("capture/{other}")]));
+            }
+        }
+        needs
     }
 
     /// Everything that was (or stands) still and reads what was restored is started, what it needs first.

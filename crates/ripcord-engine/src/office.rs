@@ -472,8 +472,11 @@ impl Office {
             let wanted = Wanted::Rollback { to: None, rung: rung.clone(), partial: false };
             match propose(&self.desk.world, &wanted).await {
                 Ok(proposal) => return self.put_forward(incident, decision, proposal, allowed).await,
-                // So already: as good as tried, and the next may follow under the same rule.
-                Err(NoProposal::NoPlan(NoPlan::NothingToDo { .. })) => allowed = allowed && climb == Climb::Automatic,
+                // So already, or it does not reach as far as the release did: as good as tried, and the next may follow under the
+                // same rule.
+                Err(NoProposal::NoPlan(NoPlan::NothingToDo { .. } | NoPlan::HalfWay { .. })) => {
+                    allowed = allowed && climb == Climb::Automatic;
+                }
                 Err(NoProposal::Record(why)) => return Err(why),
                 Err(NoProposal::Store(error)) => return Err(error.into()),
                 Err(error) => {

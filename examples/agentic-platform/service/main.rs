@@ -29,7 +29,7 @@ fn variable(name: &str) -> String {
     std::env::var(name).unwrap_or_default()
 }
 
-/// The status and the body of an answer.
+/// The status and the body of an answer, within a time.
 fn get(host: &str, path: &str) -> Result<(String, String)> {
     let mut last = Error::other("it has no address");
     for address in host.to_socket_addrs()? {
@@ -40,7 +40,7 @@ fn get(host: &str, path: &str) -> Result<(String, String)> {
                 continue;
             }
         };
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(10 * PATIENCE))?;
         write!(stream, "GET {path} HTTP/1.0\r\nHost: {host}\r\n\r\n")?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer)?;
@@ -69,16 +69,19 @@ fn work(number: u64) -> usize {
     if data_layer.is_empty() {
         return 0;
     }
-    match get(&data_layer, "/version") {
-        Ok((status, _)) if status == "200" => 0,
-        Ok((status, _)) => {
-            eprintln!("level=error service={} {data_layer} answers {status}", variable("SERVICE"));
-            2
+    // What it asks may just be replaced: the first answer within this time counts.
+    let until = Instant::now() + 3 * PATIENCE;
+    loop {
+        let why = match get(&data_layer, "/version") {
+            Ok((status, _)) if status == "200" => return 0,
+            Ok((status, _)) => format!("it answers {status}"),
+            Err(error) => error.to_string(),
+        };
+        if Instant::now() > until {
+            eprintln!("level=error service={} cannot ask {data_layer}: {why}", variable("SERVICE"));
+            return 2;
         }
-        Err(error) => {
-            eprintln!("level=error service={} cannot ask {data_layer}: {error}", variable("SERVICE"));
-            2
-        }
+        std::thread::sleep(Duration::from_millis(100));
     }
 }
 
@@ -149,6 +152,23 @@ fn serve() -> Result<()> {
     Ok(())
 }
 
+/// 24 people, each of whom asks, looks at the answer, and asks again.
+fn load(host: &str) -> Result<()> {
+    std::thread::scope(|scope| {
+        for person in 0..24 {
+            scope.spawn(move || {
+                std::thread::sleep(Duration::from_millis(person * 25));
+                loop {
+                    // Nobody answers for a moment while it is replaced: people try again.
+                    let _ = get(host, "/");
+                    std::thread::sleep(Duration::from_millis(600));
+                }
+            });
+        }
+    });
+    Ok(())
+}
+
 fn main() -> Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
@@ -158,11 +178,7 @@ fn main() -> Result<()> {
             (status, _) if status == "200" => Ok(()),
             (status, _) => Err(Error::other(format!("it answers {status}"))),
         },
-        ["load", host] => loop {
-            // Nobody is there for a moment while it is replaced: people try again.
-            let _ = get(host, "/");
-            std::thread::sleep(Duration::from_millis(20));
-        },
+        ["load", host] => load(host),
         ["stand-in"] => TcpListener::bind("0.0.0.0:8080")?.incoming().try_for_each(|stream| stream.map(drop)),
         _ => Err(Error::other("use: service [check | load HOST:PORT | stand-in]")),
     }

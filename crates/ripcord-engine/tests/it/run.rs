@@ -226,3 +226,34 @@ async fn an_outcome_nobody_knows_is_found_by_looking() {
     let RunState::Parked(ParkedWhy::InDoubt { step, found }) = &run.state else { panic!("{:?}", run.state) };
     assert_eq!((step, found.as_str()), (&code, "torn"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_made_from_something_is_restored_after_it_and_captured_before_it() {
+    let spec = |needs: &[&str]| ComponentSpec {
+        kind: "fake".into(),
+        layer: Layer::Code,
+        needs: needs.iter().map(|n| name(n)).collect(),
+        hosts: vec![],
+        health: vec![],
+        step_limit: Some(Duration::from_secs(5)),
+    };
+    // By name the packages come first, and would be begun first.
+    let specs = BTreeMap::from([(name("packages"), spec(&["source"])), (name("source"), spec(&[]))]);
+    let versioned =
+        || universe::versioned(Readers::Stop, Redo::Safe, Destroys::SetAside { keep: Duration::from_secs(60) });
+    let components = BTreeMap::from([(name("packages"), versioned()), (name("source"), versioned())]);
+    let scope = BTreeSet::from([name("packages"), name("source")]);
+    let made = Made { application: plain(specs), components, scope };
+    let universe = Universe::new(Dice(7));
+    let desk = Desk::take(world(&made, &universe, MemoryStore::new()), Duration::from_secs(3600)).await.unwrap();
+    history(&desk, &made, &universe).await.unwrap();
+    let id = approved(&desk, &restore(&made.scope)).await.unwrap();
+    let events = desk.listen();
+    let run = load(&desk, &id).await.unwrap();
+    let mut driver = Driver::new(&desk, &Arc::new(Board::default()), run, events);
+    driver.drive().await.unwrap();
+    let order = bodies(&desk).await;
+    let at = |what: &str| order.iter().position(|line| line == what).unwrap_or_else(|| panic!("{what} in {order:?}"));
+    assert!(at("done capture/packages") < at("intent restore/source"));
+    assert!(at("done restore/source") < at("intent restore/packages"));
+}
