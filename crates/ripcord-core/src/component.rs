@@ -373,12 +373,7 @@ pub trait Component: Send + Sync {
     fn apply<'a>(&'a self, cx: &'a Cx, step: &'a Step, before: &'a Before) -> Fut<'a, Outcome>;
     /// Removes what this component set aside before `before`, and what a killed call of its own left lying about; returns what was
     /// removed, in words. Only what bears its own names, and nothing that the live state or a capture needs.
-    fn tidy<'a>(
-        &'a self,
-        _cx: &'a Cx,
-        _place: &'a Place,
-        _before: Timestamp,
-    ) -> Fut<'a, Result<Vec<String>, Failure>> {
+    fn tidy<'a>(&'a self, _cx: &'a Cx, _place: &'a Place, _before: Timestamp) -> Fut<'a, Result<Vec<String>, Failure>> {
         Box::pin(async { Ok(vec![]) })
     }
 }

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     Actor, AppId, Authority, Before, CaptureId, CapturePurpose, ChannelId, CheckId, Consent, Decision, Digest,
-    Incident, IncidentId, Made, Name, ObligationId, Outcome, Place, ProofLevel, Purpose, Quarantine, Release, ReleaseId,
-    RunId, Seq, Severity, Standing, StepId, TriggerId, TriggerState, Verdict,
+    Incident, IncidentId, Made, Name, ObligationId, Outcome, Place, ProofLevel, Purpose, Quarantine, Release,
+    ReleaseId, RunId, Seq, Severity, Standing, StepId, TriggerId, TriggerState, Verdict,
 };
 
 /// One entry of a journal. `hash` covers everything else, `prev` is the hash before it.

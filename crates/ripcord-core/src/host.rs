@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use crate::{Cx, Digest, Fut, HostId, IncidentId, RunId, SecretRef, Severity};
 
 /// A command: an argument vector, never a shell string.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Command {
     pub argv: Vec<String>,
     pub directory: Option<PathBuf>,
@@ -22,7 +22,7 @@ pub struct Command {
 }
 
 /// What a finished command left: bounded, and redacted of every secret known to the process.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Output {
     /// The exit code; none when a signal ended it.
     pub status: Option<i32>,
@@ -30,7 +30,6 @@ pub struct Output {
     pub stderr: String,
     /// Whether something was cut from the middle of either.
     pub cut: bool,
-    #[serde(with = "crate::ms", rename = "took_ms")]
     pub took: Duration,
 }
 
@@ -47,20 +46,14 @@ impl Output {
 }
 
 /// Why a command has no output to judge.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, thiserror::Error)]
-#[serde(rename_all = "kebab-case")]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum HostError {
     /// It never began: trying again cannot repeat an effect.
     #[error("`{program}` could not be started: {why}")]
     NotStarted { program: String, why: String },
     /// It was ended at its limit: what it had done, nobody knows.
     #[error("`{program}` was still running after {}", crate::human(*.limit))]
-    TimedOut {
-        program: String,
-        #[serde(with = "crate::ms", rename = "limit_ms")]
-        limit: Duration,
-        so_far: String,
-    },
+    TimedOut { program: String, limit: Duration, so_far: String },
     /// The connection to the host broke: it may still be running.
     #[error("the connection to `{host}` broke while `{program}` ran: {why}")]
     Lost { host: HostId, program: String, why: String },

@@ -64,8 +64,8 @@ pub use run::{Next, Obligation, OutOfOrder, Owed, Run, RunState, StepState};
 pub use secret::{REDACTED, Redactor, Secret, SecretRef};
 pub use signal::{Reading, Sample, Signal, Unit};
 pub use store::{
-    AcquireError, AppendError, Approval, Ask, Batch, CaptureRow, Holder, Lease, LeaseOn, Outgoing, Predecessor,
-    Reply, Request, RunRow, Store, StoreError,
+    AcquireError, AppendError, Approval, Ask, Batch, CaptureRow, Holder, Lease, LeaseOn, Outgoing, Predecessor, Reply,
+    Request, RunRow, Store, StoreError,
 };
 pub use timeline::{Moment, Times, moments, times};
 pub use trigger::{Clear, Condition, Follows, Hold, Memory, Missing, Rule, TriggerState};

@@ -5,7 +5,7 @@ mod local; // this machine
 mod output; // what is kept of an output
 mod ssh; // reaching other hosts
 
-pub use far::{Home, Link, Links, OnHost, Reached};
+pub use far::{Home, Link, Links, Reached};
 pub(crate) use local::{Input, Take};
 pub use local::{Local, within};
 pub use ssh::{LinkError, Program, Ssh, Transport};

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_adapters::hosts::far::{serve, signal_on, spread};
-use ripcord_adapters::hosts::{Home, Link, Links, OnHost, Transport};
+use ripcord_adapters::hosts::{Home, Link, Links, Transport};
 use ripcord_adapters::{Adapters, BuildCx};
 use ripcord_config::{Loaded, load_bytes};
 use ripcord_core::{
-    Action, Before, CannotPlan, Capabilities, CapturePurpose, Command, Component, Cx, Draft, Failure, Fut, Holds, Host,
-    HostError, HostId, Inventory, Key, KindVersion, Observation, Outcome, Place, Reading, Retry, Seen, Shown, Signal,
-    Step, StepId, Survey, Wanted, Wish,
+    Action, Before, CannotPlan, Capabilities, CapturePurpose, Component, Cx, Draft, Failure, Fut, Holds, HostId,
+    Inventory, Key, KindVersion, Observation, Outcome, Place, Reading, Retry, Seen, Shown, Signal, Step, StepId,
+    Survey, Wanted, Wish,
 };
 
 use crate::contract::{Child, Rig, before, build_cx, capture_step, restore_step, run_cx, vault};
@@ -437,21 +437,6 @@ signals:
     log.read(&cx()).await;
     fs::write(far.at("app.log"), "ERROR one\nERROR two\n").unwrap();
     assert_eq!(sample(log.read(&cx()).await).value, 2.0);
-}
-
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_command_runs_on_the_host() {
-    let dir = bench();
-    let far = Far::local(dir.path(), &part("directory", "path: app"));
-    let on = OnHost(Arc::clone(&far.links[&host()]));
-    let command =
-        |script: &str| Command { argv: ["sh", "-c", script].map(str::to_owned).to_vec(), ..Command::default() };
-    let ran = on.run(&command("pwd; exit 3"), Duration::from_secs(20)).await.unwrap();
-    let site = dir.path().join("site").canonicalize().unwrap();
-    assert_eq!((ran.status, ran.stdout), (Some(3), format!("{}\n", site.display())));
-    let limit = Duration::from_millis(300);
-    assert!(matches!(on.run(&command("sleep 60"), limit).await, Err(HostError::TimedOut { .. })));
-    assert_eq!(on.id(), Some(&host()));
 }
 
 fn dead_end(script: &str) -> Transport {

@@ -6,13 +6,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
-use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_config::Loaded;
 use ripcord_core::{
-    Action, Before, Component, ComponentId, Cx, Digest, Failure, Fut, Holds, Host, HostId, Key, Made, Observation,
-    Outcome, Redactor, Signal, SignalId, Step,
+    Action, Before, Component, ComponentId, Cx, Digest, Failure, Fut, Holds, HostId, Key, Made, Observation, Outcome,
+    Redactor, Signal, SignalId, Step,
 };
 use ripcord_vault::Access;
 use serde::Serialize;
@@ -23,7 +22,6 @@ use super::calls::Calls;
 use super::pair::{Answers, Peer, Said, start};
 use super::vault::{Distant, Offers};
 use super::words::{Hello, Known, Mentioned, ToAgent, ToController, Welcome, greeting, pack};
-use crate::hosts::Local;
 use crate::{Adapters, BuildCx, build_component, build_signal, secrets};
 
 /// Serves the controller at the other end of these streams; returns when it is gone and every call that acts has ended.
@@ -206,10 +204,6 @@ impl Site {
                 value(&self.component(&component).await?.tidy(&cx, &place, before).await)
             }
             ToAgent::Read { signal, cx } => value(&self.signal(&signal)?.read(&cx).await),
-            ToAgent::Run { command, limit_ms } => {
-                let local = Local::new(&self.cx.base, self.cx.redactor.clone());
-                value(&local.run(&command, Duration::from_millis(limit_ms)).await)
-            }
             ToAgent::Hello(_) | ToAgent::Give { .. } | ToAgent::Settled { .. } => {
                 Err("it is not for the site to answer".to_owned())
             }

@@ -7,10 +7,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_config::HostSettings;
-use ripcord_core::{
-    AppId, CaptureId, Command, ComponentId, Digest, Fut, Host, HostError, HostId, Key, Made, Output, Redactor,
-    SecretRef,
-};
+use ripcord_core::{AppId, CaptureId, ComponentId, Digest, HostId, Key, Made, Redactor, SecretRef};
 use ripcord_vault::Vault;
 use serde::de::DeserializeOwned;
 use tokio::sync::Semaphore;
@@ -320,30 +317,5 @@ impl Session {
                 None => _ = told.remove(id),
             }
         }
-    }
-}
-
-/// Commands on the host, by its agent: in a group of their own, with limits, output bounded and redacted, as on this machine.
-/// Their secrets are asked for, and ended they are when the connection is.
-pub struct OnHost(pub Arc<Link>);
-
-impl Host for OnHost {
-    fn id(&self) -> Option<&HostId> {
-        Some(&self.0.id)
-    }
-
-    fn run<'a>(&'a self, command: &'a Command, limit: Duration) -> Fut<'a, Result<Output, HostError>> {
-        Box::pin(async move {
-            let link = &self.0;
-            let limit_ms = u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
-            let ask = |_| ToAgent::Run { command: command.clone(), limit_ms };
-            let ran = link.call::<Result<Output, HostError>>(limit / 2, vec![], ask).await;
-            let program = command.argv.first().cloned().unwrap_or_default();
-            match ran {
-                Ok((ran, _)) => ran,
-                Err(Lost::Midway(why)) => Err(HostError::Lost { host: link.id.clone(), program, why }),
-                Err(lost) => Err(HostError::NotStarted { program, why: lost.why() }),
-            }
-        })
     }
 }

@@ -14,5 +14,5 @@ mod vault; // the vault as an agent uses it, and captures of what is there
 pub(super) mod words; // what is said
 
 pub use agent::serve;
-pub use link::{Home, Link, Links, OnHost, Reached};
+pub use link::{Home, Link, Links, Reached};
 pub use spread::{signal_on, spread};

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use jiff::Timestamp;
 use ripcord_core::{
-    AppId, Before, CaptureId, Command, ComponentId, Cx, HostId, Key, Made, Place, SecretRef, SignalId, Step, Wanted,
+    AppId, Before, CaptureId, ComponentId, Cx, HostId, Key, Made, Place, SecretRef, SignalId, Step, Wanted,
 };
 use ripcord_vault::{Label, Offered, Piece, SnapshotId};
 use serde::{Deserialize, Serialize};
@@ -94,10 +94,6 @@ pub(crate) enum ToAgent {
     Read {
         signal: SignalId,
         cx: Cx,
-    },
-    Run {
-        command: Command,
-        limit_ms: u64,
     },
     /// Contents of what was offered to be captured.
     Give {
