@@ -88,5 +88,7 @@ code=0
 "$RIPCORD" deploy --version v1.1.0 -- ./deploy.sh v1.1.0 9>&- || code=$?
 [ $code = 4 ] || fail "exit code $code, not 4 (refused)"
 
-say "the report"
-"$RIPCORD" report "$("$RIPCORD" log | grep -o "run-[0-9]*" | tail -n 1)"
+say "the timeline, from the report of the run"
+run=$("$RIPCORD" log | grep -o 'run-[0-9]*' | tail -n 1)
+"$RIPCORD" report "$run" --out "$work/report.md"
+sed -n '/^## Timeline/,/^## Decision/p' "$work/report.md" | sed '$d' | cut -c 1-150

@@ -378,7 +378,9 @@ fn as_before(rule: &ripcord_core::Rule, value: f64, baseline: f64, within: f64) 
         _ => false,
     });
     match rule.condition {
-        Condition::Above(_) | Condition::AboveBaseline { .. } => cleared || value <= baseline * within,
+        Condition::Above(_) => cleared || value <= baseline * within,
+        // Not above the floor is not bad, whatever was normal before.
+        Condition::AboveBaseline { floor, .. } => cleared || value <= (baseline * within).max(floor),
         Condition::Below(_) | Condition::BelowBaseline { .. } => cleared || value >= baseline / within,
         Condition::Absent => true,
     }

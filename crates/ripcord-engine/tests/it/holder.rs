@@ -273,6 +273,43 @@ async fn a_baseline_measured_before_a_release_judges_it_also_after_a_restart() {
     assert_eq!(stage.revision("code"), "good");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_is_not_above_the_floor_has_recovered() {
+    let stage = Stage::new(|app| {
+        app.policy.baseline = Duration::from_secs(10);
+        app.strategies.insert("standard".parse().unwrap(), vec![rung(2, Climb::Ask)]);
+        let rule = app.triggers.values_mut().next().unwrap();
+        rule.condition = Condition::AboveBaseline { times: 3.0, floor: 0.05 };
+    })
+    .await;
+    // Restored, it is four times what was normal: more than the policy calls recovered, and nothing that was ever bad.
+    let was_bad = std::sync::atomic::AtomicBool::new(false);
+    stage.errors.says(move |universe, cx| {
+        let bad = universe.with(|truth| truth.real[&Place::local(name("code"))].revision == "v3");
+        let was = was_bad.fetch_or(bad, std::sync::atomic::Ordering::SeqCst);
+        let value = if bad {
+            0.4
+        } else if was {
+            0.04
+        } else {
+            0.01
+        };
+        Some(Reading::of(Sample::new(cx.now, value)))
+    });
+    let (desk, board) = (stage.desk(), Arc::clone(&stage.holding.as_ref().unwrap().board));
+    let universe = stage.universe.clone();
+    tokio::spawn(async move {
+        let command = async move {
+            let code = Place::local(name("code"));
+            universe.with(|truth| truth.real.get_mut(&code).unwrap().revision = "v3".into());
+            Ok(())
+        };
+        ripcord_engine::deploy(&desk, &board, "v3", vec![], command).await
+    });
+    let run = stage.until(|state| matches!(state, RunState::Ended(_))).await;
+    assert_eq!((run.state, stage.revision("code").as_str()), (RunState::Ended(End::Succeeded), "good"));
+}
+
 /// A rollback in the middle of which the process is stopped, while what it had begun is carried out by somebody else.
 async fn orphaned() -> Stage {
     let stage = Stage::new(|app| {

@@ -230,6 +230,24 @@ async fn a_level_with_nothing_to_do_is_passed_over() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_level_that_would_leave_the_release_half_way_is_passed_over() {
+    for (climb, state, automatic) in
+        [(Climb::Automatic, RunState::Ended(End::Succeeded), true), (Climb::Ask, RunState::Waiting, false)]
+    {
+        let stage = Stage::new(move |app| {
+            let mut short = rung(2, climb);
+            short.level = 1;
+            short.means = Means::Restore { scope: [crate::universe::name("flags")].into() };
+            app.strategies.insert("standard".parse().unwrap(), vec![short, rung(2, Climb::Ask)]);
+        })
+        .await;
+        stage.errors.says(bad_code);
+        let run = stage.until(|now| *now == state).await;
+        assert_eq!((run.plan.rung.level, run.automatic, stage.runs().await.len()), (2, automatic, 1));
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn when_no_level_is_left_people_are_called_and_not_again_at_every_start() {
     let mut stage = Stage::new(|app| {
         app.strategies.insert("standard".parse().unwrap(), vec![rung(1, Climb::Automatic)]);

@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+#[cfg(feature = "real")]
+mod agentic; // eleven services on a Docker Engine
 mod bed; // a small application to deploy and take back
 mod crash; // killed and interrupted in the middle
 mod data; // what would be lost
