@@ -678,9 +678,12 @@ contract!(sqlite, crate::sqlite::Wal);
 contract!(sqlite_with_a_journal, crate::sqlite::Journal);
 
 // The kinds that a host most often has, through a link to its agent.
+#[cfg(feature = "real")]
 contract!(directory_on_a_host, crate::far::There<crate::directory::Plain>);
 contract!(env_file_on_a_host, crate::far::There<crate::env_file::Env>);
+#[cfg(feature = "real")]
 contract!(git_on_a_host, crate::far::There<crate::git::Clone>);
+#[cfg(feature = "real")]
 contract!(sqlite_on_a_host, crate::far::There<crate::sqlite::Wal>);
 contract!(systemd, crate::systemd::Unit);
 contract!(npm, crate::npm::Modules);
