@@ -455,8 +455,9 @@ impl Driver {
         });
     }
 
-    /// The step that begins once `done` is on record, where a look says so at once; with what was found there.
-    async fn follower(&self, done: &StepId) -> Option<(Step, Arc<dyn Component>, Before)> {
+    /// The step that begins once `done` is on record, where a look says so at once; with what was found there. A look that takes longer
+    /// goes on as the step's own: a large tree is not read twice.
+    async fn follower(&mut self, done: &StepId) -> Option<(Step, Arc<dyn Component>, Before)> {
         let in_flight: BTreeSet<StepId> = self.steps.values().cloned().collect();
         let next = self.run.follower(done, &in_flight)?.id.clone();
         let (step, component) = self.parts(&next).ok()?;
@@ -477,9 +478,21 @@ impl Driver {
         let cx = self.cx(&step);
         // In a task of its own, so that an adapter that panics is not taken for us.
         let (looking, at) = (Arc::clone(&component), step.clone());
-        let mut look = JoinSet::new();
-        look.spawn(async move { effect::look(&looking, &cx, &at, None).await });
-        let seen = tokio::time::timeout(TOGETHER, look.join_next()).await.ok()??.ok()?;
+        let mut look = tokio::spawn(async move { effect::look(&looking, &cx, &at, None).await });
+        let Ok(seen) = tokio::time::timeout(TOGETHER, &mut look).await else {
+            self.call(&step, async move {
+                match look.await {
+                    Ok(observation) => Did::Looked { attempt: 1, observation },
+                    Err(broken) => match broken.try_into_panic() {
+                        Ok(panic) => std::panic::resume_unwind(panic),
+                        // Everything is being shut down.
+                        Err(_) => std::future::pending().await,
+                    },
+                }
+            });
+            return None;
+        };
+        let seen = seen.ok()?;
         match seen.holds {
             Holds::Origin | Holds::Neither { .. } => {
                 let before = self.before(&step, seen.mark);
