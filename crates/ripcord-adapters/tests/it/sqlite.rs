@@ -1,12 +1,13 @@
 //! SQLite databases: used by others while they are captured and restored.
 
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ripcord_core::{
     Action, Available, CaptureId, CapturePurpose, Loss, Made, Outcome, Proof, ProofLevel, Retry, RowLoss, Seen, Wanted,
@@ -368,7 +369,7 @@ async fn rf11_every_acknowledged_row_is_accounted_for() {
     let path = site.at("shop.db");
     let (id, made) = site.capture(1).await;
     let stop = Arc::new(AtomicBool::new(false));
-    // A writer that connects, writes and disconnects, and remembers what it was told is done.
+    // A writer that is connected half of the time, and remembers what it was told is done.
     let writer = std::thread::spawn({
         let (stop, path) = (Arc::clone(&stop), path.clone());
         move || {
@@ -377,24 +378,28 @@ async fn rf11_every_acknowledged_row_is_accounted_for() {
                 if stop.load(Ordering::SeqCst) {
                     break;
                 }
+                let connected = Instant::now();
                 let db = Connection::open(&path).unwrap();
                 db.busy_timeout(Duration::from_millis(50)).unwrap();
                 if db.execute("INSERT INTO orders (id, what) VALUES (?1, 'live')", [n]).is_ok() {
                     acknowledged.insert(n);
                 }
+                drop(db);
+                std::thread::sleep(connected.elapsed());
             }
             acknowledged
         }
     });
     crate::support::until("rows", || async { orders(&path) > 30 }).await;
-    let mut done = None;
-    for run in 2..60 {
-        if let Outcome::Done(proof) = site.apply(run, &restore_step(&id, &made)).await {
-            done = Some((run, proof));
-            break;
-        }
-    }
-    let (run, done) = done.expect("a moment without a connection comes");
+    let (run, done) = (Cell::new(1), RefCell::new(None));
+    crate::support::until("a moment without a connection", || async {
+        run.set(run.get() + 1);
+        let Outcome::Done(proof) = site.apply(run.get(), &restore_step(&id, &made)).await else { return false };
+        done.replace(Some(proof));
+        true
+    })
+    .await;
+    let (run, done) = (run.get(), done.take().unwrap());
     let after = orders(&path);
     crate::support::until("rows after", || async { orders(&path) > after + 5 }).await;
     stop.store(true, Ordering::SeqCst);
