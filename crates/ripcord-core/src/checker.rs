@@ -15,6 +15,8 @@ pub enum Broken {
     Cycle(Vec<StepId>),
     #[error("`{step}` may act before `{proof}` has shown that the target can be had")]
     UnprovenBefore { step: StepId, proof: StepId },
+    #[error("`{step}` may touch what is live before `{stage}` is ready beside it")]
+    TouchedBefore { step: StepId, stage: StepId },
     #[error("`{step}` gives up what nothing holds, and the plan names no loss")]
     Unprotected { step: StepId },
     #[error("`{place}` is switched off and never on again")]
@@ -57,6 +59,13 @@ pub fn check(plan: &Plan) -> Vec<Broken> {
                     early.map(|other| Broken::UnprovenBefore { step: other.id.clone(), proof: step.id.clone() }),
                 );
             }
+            Action::Stage { .. } => {
+                let staged = |other: &Step| matches!(other.action, Action::Stage { .. });
+                let early = others.filter(|other| other.acts() && !staged(other) && !comes_before(&step.id, &other.id));
+                broken.extend(
+                    early.map(|other| Broken::TouchedBefore { step: other.id.clone(), stage: step.id.clone() }),
+                );
+            }
             Action::Capture { purpose: CapturePurpose::Protective } => {
                 let late = others
                     .filter(|other| changes(other) && other.place == step.place && !comes_before(&step.id, &other.id));
@@ -65,7 +74,7 @@ pub fn check(plan: &Plan) -> Vec<Broken> {
                 );
             }
             Action::Stop | Action::Pause => broken.extend(off(plan, step, &comes_before)),
-            Action::Start => {
+            Action::Start | Action::Roll => {
                 let reads = others
                     .filter(|other| changes(other) && feeds(plan, other, step) && !comes_before(&other.id, &step.id));
                 broken.extend(

@@ -360,7 +360,9 @@ pub trait Component: Send + Sync {
             Action::Set { values } => {
                 format!("set {} of {place}", values.keys().cloned().collect::<Vec<_>>().join(", "))
             }
+            Action::Stage { to, .. } => format!("make {} ready beside {place}", to.short()),
             Action::Start => format!("start {place}"),
+            Action::Roll => format!("restart {place} without a gap"),
             Action::Resume => format!("traffic on at {place}"),
             Action::Check { check } => format!("check {check}"),
             Action::Own { what, .. } => format!("{what} {place}"),

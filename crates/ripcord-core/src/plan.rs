@@ -30,6 +30,9 @@ pub struct Plan {
     /// Where each place in scope will be when all steps are done.
     pub ends_at: BTreeMap<Place, Revision>,
     pub left_alone: Vec<LeftAlone>,
+    /// What would put another revision back once this plan is carried out: for people to see to.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub puts_back: BTreeMap<Place, Vec<String>>,
     pub loss_at_most: Loss,
 }
 
@@ -117,6 +120,8 @@ pub struct Step {
 #[serde(rename_all = "kebab-case")]
 pub enum Phase {
     Preflight,
+    /// What is gone to is made ready beside what is live, everywhere, before anything live is touched.
+    Stage,
     Capture,
     Quiesce,
     Restore,
@@ -135,6 +140,11 @@ pub enum Action {
         revision: Revision,
         capture: Option<CaptureId>,
     },
+    /// Makes what a later step of the same place switches to ready beside what is live, which it does not touch.
+    Stage {
+        to: Revision,
+        from: Option<CaptureRef>,
+    },
     Capture {
         purpose: CapturePurpose,
     },
@@ -149,6 +159,8 @@ pub enum Action {
         values: BTreeMap<String, Value>,
     },
     Start,
+    /// A restart that takes over from what runs without a gap, in place of a stop and a start.
+    Roll,
     Resume,
     /// A named check, polled until it passes or its limit is over.
     Check {

@@ -96,6 +96,7 @@ pub fn plan(asked: &Asked<'_>) -> Result<Planned, NoPlan> {
     draft.all(&touched);
     left_alone.extend(draft.left_alone);
     let loss_at_most = loss_now.ceiling(asked.seen.at);
+    let puts_back = puts_back(asked, &touched);
     let plan = Plan {
         app: asked.application.id.clone(),
         purpose: asked.purpose.clone(),
@@ -109,6 +110,7 @@ pub fn plan(asked: &Asked<'_>) -> Result<Planned, NoPlan> {
         steps: draft.steps,
         ends_at,
         left_alone,
+        puts_back,
         loss_at_most,
     };
     Ok(Planned { plan, loss_now })
@@ -120,6 +122,20 @@ struct Touch {
     drafts: Vec<Draft>,
     nature: Nature,
     loss: Loss,
+}
+
+/// What would undo this, at the places that it changes and at those that are at the target already.
+fn puts_back(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Place, Vec<String>> {
+    let concerned = |place: &Place| touched.contains_key(place) || asked.target.map.contains_key(place);
+    let of = asked.seen.surveys.iter().filter(|(place, survey)| concerned(place) && !survey.puts_back.is_empty());
+    of.map(|(place, survey)| (place.clone(), survey.puts_back.clone())).collect()
+}
+
+impl Touch {
+    /// What changes the live state, in order.
+    fn live(&self) -> impl Iterator<Item = &Draft> {
+        self.drafts.iter().filter(|draft| draft.phase != Phase::Stage)
+    }
 }
 
 fn touched(asked: &Asked<'_>, left_alone: &mut Vec<LeftAlone>) -> Result<BTreeMap<Place, Touch>, NoPlan> {
@@ -242,6 +258,8 @@ struct Affected {
     stop: BTreeSet<Place>,
     /// Stopped and started after it.
     restart: BTreeSet<Place>,
+    /// Restarted after it without a gap.
+    roll: BTreeSet<Place>,
 }
 
 struct Drafting<'a> {
@@ -262,13 +280,14 @@ impl<'a> Drafting<'a> {
         let stands: BTreeSet<Place> =
             self.asked.owed.iter().filter(|place| self.stands_still(place)).cloned().collect();
         let down: BTreeSet<&Place> = affected.stop.iter().chain(&affected.restart).chain(&stands).collect();
+        let ready = self.stages(touched, &proofs);
         // A door that an earlier run left shut is opened by this one, whether or not it stops anything itself.
         let shut = self.asked.owed.iter().any(|place| self.is_switch(&place.component));
-        let pauses = if down.is_empty() && !shut { vec![] } else { self.pauses(&proofs, !down.is_empty()) };
-        self.stops(&affected, touched, &proofs, &evidence, &pauses);
+        let pauses = if down.is_empty() && !shut { vec![] } else { self.pauses(&ready, !down.is_empty()) };
+        self.stops(&affected, touched, &ready, &evidence, &pauses);
         self.captures(touched, &proofs, &affected);
-        self.restores(touched, &proofs, &affected);
-        let started = self.starts(&down);
+        self.restores(touched, &ready, &affected);
+        let started = self.starts(&down, &affected.roll);
         let healthy = self.health(&started, touched);
         let closed = self.closed(&healthy);
         let resumed = self.resumes(&pauses, &closed);
@@ -339,14 +358,17 @@ impl<'a> Drafting<'a> {
     }
 
     fn affected(&self, touched: &BTreeMap<Place, Touch>) -> Affected {
-        let mut affected = Affected { stop: BTreeSet::new(), restart: BTreeSet::new() };
+        let mut affected = Affected { stop: BTreeSet::new(), restart: BTreeSet::new(), roll: BTreeSet::new() };
         let places = self.asked.application.places();
         let process = |id: &ComponentId| self.is_process(id);
         for place in touched.keys() {
             let Some(component) = self.component(place) else { continue };
             let capabilities = component.capabilities();
             if capabilities.lifecycle == Lifecycle::Process {
-                affected.stop.insert(place.clone());
+                match self.rolls(place) {
+                    true => affected.restart.insert(place.clone()),
+                    false => affected.stop.insert(place.clone()),
+                };
             }
             if capabilities.readers == Readers::Hot {
                 continue;
@@ -372,8 +394,13 @@ impl<'a> Drafting<'a> {
             .filter(|place| !affected.stop.contains(place))
             .partition(|place| first.iter().any(|id| application.needs_of(&place.component).contains(id)));
         affected.stop.extend(early);
-        affected.restart = late;
+        (affected.roll, affected.restart) = late.into_iter().partition(|place| self.rolls(place));
         affected
+    }
+
+    /// Whether the process there runs and can be restarted without a gap.
+    fn rolls(&self, place: &Place) -> bool {
+        self.survey(place).is_some_and(|survey| survey.rolls && survey.running == Some(true))
     }
 
     /// All preconditions come before the first effect (RF26).
@@ -387,6 +414,39 @@ impl<'a> Drafting<'a> {
         proofs
     }
 
+    /// What can be made ready beside the live is, on every host, before anything live is touched: the time that nothing runs is
+    /// shorter by it, and where one host cannot get ready none is switched.
+    fn stages(&mut self, touched: &BTreeMap<Place, Touch>, proofs: &[StepId]) -> Vec<StepId> {
+        let mut ready = proofs.to_vec();
+        for (place, touch) in touched {
+            for (number, draft) in touch.drafts.iter().filter(|draft| draft.phase == Phase::Stage).enumerate() {
+                let id = numbered("stage", place, number);
+                self.draft(id.clone(), place, draft, proofs.iter().cloned().collect());
+                ready.push(id);
+            }
+        }
+        ready
+    }
+
+    /// A step as its component drafted it.
+    fn draft(&mut self, id: StepId, place: &Place, draft: &Draft, needs: BTreeSet<StepId>) {
+        self.steps.push(Step {
+            id,
+            phase: draft.phase,
+            place: Some(place.clone()),
+            target: self.target_of(place),
+            kind: self.component(place).map(Component::kind),
+            needs,
+            action: draft.action.clone(),
+            destroys: draft.destroys,
+            protected_by: None,
+            redo: draft.redo,
+            limits: draft.limits,
+            on_failure: OnFailure::Park,
+            shown: draft.shown.clone(),
+        });
+    }
+
     /// Evidence is taken before anything stops, with a time limit so short that nobody waits for it in vain.
     fn evidence(
         &mut self,
@@ -394,7 +454,8 @@ impl<'a> Drafting<'a> {
         affected: &Affected,
         proofs: &[StepId],
     ) -> Vec<(Place, StepId)> {
-        let places: BTreeSet<&Place> = touched.keys().chain(&affected.stop).chain(&affected.restart).collect();
+        let places: BTreeSet<&Place> =
+            touched.keys().chain(&affected.stop).chain(&affected.restart).chain(&affected.roll).collect();
         let mut taken = vec![];
         for place in places {
             if !self.component(place).is_some_and(|component| component.capabilities().evidence) {
@@ -412,7 +473,7 @@ impl<'a> Drafting<'a> {
     }
 
     /// Closes every door where something goes `down`; those found shut by an earlier run of ours are opened in any case.
-    fn pauses(&mut self, proofs: &[StepId], down: bool) -> Vec<Place> {
+    fn pauses(&mut self, ready: &[StepId], down: bool) -> Vec<Place> {
         let mut paused = vec![];
         for place in self.asked.application.places() {
             let Some(component) = self.component(&place) else { continue };
@@ -432,7 +493,7 @@ impl<'a> Drafting<'a> {
                 // A crashed application cannot be asked to close its door; the rollback must not wait for it to.
                 Some(Survey { seen: Seen::Unreachable { .. }, .. }) => "cannot be reached, so it is not switched",
                 _ => {
-                    self.add("pause", &place, Phase::Quiesce, Action::Pause, proofs.to_vec());
+                    self.add("pause", &place, Phase::Quiesce, Action::Pause, ready.to_vec());
                     paused.push(place);
                     continue;
                 }
@@ -446,7 +507,7 @@ impl<'a> Drafting<'a> {
         &mut self,
         affected: &Affected,
         touched: &BTreeMap<Place, Touch>,
-        proofs: &[StepId],
+        ready: &[StepId],
         evidence: &[(Place, StepId)],
         pauses: &[Place],
     ) {
@@ -456,7 +517,7 @@ impl<'a> Drafting<'a> {
         let standing = |place: &Place| self.survey(place).is_some_and(|survey| survey.running == Some(false));
         let stopping: Vec<Place> = down.into_iter().filter(|place| !standing(place)).collect();
         for place in &stopping {
-            let mut needs: Vec<StepId> = proofs.to_vec();
+            let mut needs: Vec<StepId> = ready.to_vec();
             needs.extend(self.named(pauses.iter().map(|p| format!("pause/{p}"))));
             needs.extend(evidence.iter().filter(|(at, _)| at == place).map(|(_, id)| id.clone()));
             let dependents = stopping.iter().filter(|p| application.needs_of(&p.component).contains(&place.component));
@@ -510,37 +571,26 @@ impl<'a> Drafting<'a> {
         readers_of(self.asked.application, id, &|other| self.is_process(other)).contains(&place.component)
     }
 
-    fn restores(&mut self, touched: &BTreeMap<Place, Touch>, proofs: &[StepId], affected: &Affected) {
+    fn restores(&mut self, touched: &BTreeMap<Place, Touch>, ready: &[StepId], affected: &Affected) {
         for (place, touch) in touched {
             let capture = StepId(format!("capture/{place}"));
             let protected_by = self.has(&capture).then(|| CaptureRef::MadeBy(capture.clone()));
             let mut before: Option<StepId> = None;
-            for (number, draft) in touch.drafts.iter().enumerate() {
+            for (number, draft) in touch.live().enumerate() {
                 let mut needs: Vec<StepId> = match &before {
                     Some(before) => vec![before.clone()],
-                    None => proofs.to_vec(),
+                    None => ready.to_vec(),
                 };
                 needs.extend(self.has(&capture).then(|| capture.clone()));
                 needs.extend(self.readers_stopped(place, affected));
                 if before.is_none() {
                     needs.extend(self.in_line(place, touched));
                 }
-                let id = restore_id(place, number);
-                self.steps.push(Step {
-                    id: id.clone(),
-                    phase: draft.phase,
-                    place: Some(place.clone()),
-                    target: self.target_of(place),
-                    kind: self.component(place).map(Component::kind),
-                    needs: needs.into_iter().collect(),
-                    action: draft.action.clone(),
-                    destroys: draft.destroys,
-                    protected_by: protected_by.clone(),
-                    redo: draft.redo,
-                    limits: draft.limits,
-                    on_failure: OnFailure::Park,
-                    shown: draft.shown.clone(),
-                });
+                let id = numbered("restore", place, number);
+                self.draft(id.clone(), place, draft, needs.into_iter().collect());
+                if let Some(step) = self.steps.last_mut() {
+                    step.protected_by.clone_from(&protected_by);
+                }
                 before = Some(id);
             }
         }
@@ -567,9 +617,9 @@ impl<'a> Drafting<'a> {
     }
 
     /// Everything that was (or stands) still and reads what was restored is started, what it needs first.
-    fn starts(&mut self, down: &BTreeSet<&Place>) -> Vec<Place> {
+    fn starts(&mut self, down: &BTreeSet<&Place>, roll: &BTreeSet<Place>) -> Vec<Place> {
         let application = self.asked.application;
-        let in_order = in_start_order(application, down);
+        let in_order = in_start_order(application, &down.iter().copied().chain(roll).collect());
         for place in &in_order {
             let read = application.needs_of(&place.component);
             let relevant = |step: &&Step| {
@@ -582,7 +632,8 @@ impl<'a> Drafting<'a> {
                 needs.push(StepId(format!("start/{other}")));
                 needs.extend(self.health_of(&other.component));
             }
-            let id = self.add("start", place, Phase::Start, Action::Start, needs);
+            let action = if roll.contains(place) { Action::Roll } else { Action::Start };
+            let id = self.add("start", place, Phase::Start, action, needs);
             self.add_health(&place.component, [id]);
         }
         in_order
@@ -674,15 +725,15 @@ impl<'a> Drafting<'a> {
     }
 }
 
-fn restore_id(place: &Place, number: usize) -> StepId {
+fn numbered(name: &str, place: &Place, number: usize) -> StepId {
     match number {
-        0 => StepId(format!("restore/{place}")),
-        n => StepId(format!("restore/{place}/{}", n + 1)),
+        0 => StepId(format!("{name}/{place}")),
+        n => StepId(format!("{name}/{place}/{}", n + 1)),
     }
 }
 
 fn last_restore(place: &Place, touch: &Touch) -> StepId {
-    restore_id(place, touch.drafts.len().saturating_sub(1))
+    numbered("restore", place, touch.live().count().saturating_sub(1))
 }
 
 /// The processes that need `id`, directly or through components that do not run: a service behind a service does not read its code.

@@ -207,6 +207,13 @@ pub struct Survey {
     pub instance: Option<String>,
     /// Whether it runs, where the place is something that runs.
     pub running: Option<bool>,
+    /// Whether it could now be restarted without a gap ([`crate::Action::Roll`]).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rolls: bool,
+    /// What would put another revision in the place of the one gone back to, in words: a branch that is pulled, a file that names
+    /// something else, a program that updates by itself.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub puts_back: Vec<String>,
     /// One entry for each [`Wanted`] that was asked, in the order asked.
     pub available: Vec<(Wanted, Available)>,
     /// What going back to each asked capture would lose (flowing places only).
@@ -228,6 +235,8 @@ impl Survey {
             target,
             instance: None,
             running: None,
+            rolls: false,
+            puts_back: vec![],
             available: vec![],
             losses: vec![],
             facts: BTreeMap::new(),

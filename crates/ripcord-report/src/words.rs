@@ -119,6 +119,7 @@ pub(crate) fn parked(why: &ParkedWhy) -> String {
 pub(crate) fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Preflight => "preflight",
+        Phase::Stage => "stage",
         Phase::Capture => "capture",
         Phase::Quiesce => "quiesce",
         Phase::Restore => "restore",

@@ -156,6 +156,7 @@ pub fn ended(end: &End) -> String {
 pub fn phase(phase: Phase) -> &'static str {
     match phase {
         Phase::Preflight => "preflight",
+        Phase::Stage => "stage",
         Phase::Capture => "capture",
         Phase::Quiesce => "quiesce",
         Phase::Restore => "restore",

@@ -498,9 +498,13 @@ impl Commands {
             Action::Restore { to, from } => self.restore(cx, step, before, to, from.as_ref()).await,
             Action::Stop => self.stop(cx, step, before).await,
             Action::Start => self.start(cx, step, before).await,
-            Action::Pause | Action::Resume | Action::Set { .. } | Action::Check { .. } | Action::Own { .. } => {
-                Err(Failure::never("commands have no such step").into())
-            }
+            Action::Stage { .. }
+            | Action::Pause
+            | Action::Roll
+            | Action::Resume
+            | Action::Set { .. }
+            | Action::Check { .. }
+            | Action::Own { .. } => Err(Failure::never("commands have no such step").into()),
         }
     }
 
@@ -541,9 +545,13 @@ impl Commands {
                 return Ok(Observation { holds, mark });
             }
             Action::Prove { .. } | Action::Capture { .. } => Holds::Origin,
-            Action::Pause | Action::Resume | Action::Set { .. } | Action::Check { .. } | Action::Own { .. } => {
-                Holds::CannotTell { why: "commands have no such step".to_owned() }
-            }
+            Action::Stage { .. }
+            | Action::Pause
+            | Action::Roll
+            | Action::Resume
+            | Action::Set { .. }
+            | Action::Check { .. }
+            | Action::Own { .. } => Holds::CannotTell { why: "commands have no such step".to_owned() },
         };
         Ok(holds.into())
     }

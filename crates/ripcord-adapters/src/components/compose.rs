@@ -16,6 +16,7 @@
 mod act; // captures, restores, starts and stops
 mod cli; // the Compose program
 mod definition; // how a container was made, in Compose's words
+mod gang; // one who acts for all who want the same at once
 mod held; // what a capture holds, and the images that are kept for them
 mod ready; // waiting until a service is well
 mod sight; // what the Engine has of a service
@@ -342,9 +343,13 @@ impl Compose {
                 Observation { holds, mark }
             }
             Action::Prove { .. } | Action::Capture { .. } => Holds::Origin.into(),
-            Action::Pause | Action::Resume | Action::Set { .. } | Action::Check { .. } | Action::Own { .. } => {
-                Holds::CannotTell { why: "a Compose service has no such step".to_owned() }.into()
-            }
+            Action::Stage { .. }
+            | Action::Pause
+            | Action::Roll
+            | Action::Resume
+            | Action::Set { .. }
+            | Action::Check { .. }
+            | Action::Own { .. } => Holds::CannotTell { why: "a Compose service has no such step".to_owned() }.into(),
         })
     }
 

@@ -79,6 +79,7 @@ fn plan(level: u8, title: &str, means: Means, steps: &[(&str, &str)]) -> Plan {
         config: Digest::ZERO,
         steps: steps.iter().map(step).collect(),
         ends_at: BTreeMap::new(),
+        puts_back: BTreeMap::new(),
         left_alone: vec![ripcord_core::LeftAlone {
             component: "db".parse().unwrap(),
             why: "its schema is compatible".to_owned(),

@@ -90,6 +90,7 @@ fn plan(steps: usize) -> Plan {
         steps: (0..steps).map(step).collect(),
         ends_at: BTreeMap::new(),
         left_alone: vec![],
+        puts_back: BTreeMap::new(),
         loss_at_most: Loss::none(),
     }
 }

@@ -113,11 +113,9 @@ fn wide() -> Made {
     };
     let ids: Vec<ComponentId> = (0..8).map(|n| name(&format!("code-{n}"))).collect();
     let code = universe::versioned(Readers::Hot, Redo::Safe, Destroys::Nothing);
-    Made {
-        application: plain(ids.iter().map(|id| (id.clone(), spec.clone())).collect()),
-        components: ids.iter().map(|id| (id.clone(), code.clone())).collect(),
-        scope: ids.into_iter().collect(),
-    }
+    let application = plain(ids.iter().map(|id| (id.clone(), spec.clone())).collect());
+    let components = ids.iter().map(|id| (id.clone(), code.clone())).collect();
+    Made::of(application, components, ids)
 }
 
 #[tokio::test(start_paused = true)]

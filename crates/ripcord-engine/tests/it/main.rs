@@ -11,5 +11,6 @@ mod readiness;
 mod run;
 mod sim;
 mod stage;
+mod staging;
 mod universe;
 mod upkeep;

@@ -25,7 +25,7 @@ fn small() -> Made {
     let code = universe::versioned(Readers::Stop, Redo::Safe, Destroys::SetAside { keep: Duration::from_secs(60) });
     let components =
         BTreeMap::from([(name("code"), code), (name("door"), universe::switch()), (name("web"), universe::process())]);
-    Made { application: plain(specs), components, scope: BTreeSet::from([name("code")]) }
+    Made::of(plain(specs), components, [name("code")])
 }
 
 async fn begun() -> (Made, Universe, Arc<Desk>, Driver) {
@@ -243,7 +243,7 @@ async fn what_is_made_from_something_is_restored_after_it_and_captured_before_it
         || universe::versioned(Readers::Stop, Redo::Safe, Destroys::SetAside { keep: Duration::from_secs(60) });
     let components = BTreeMap::from([(name("packages"), versioned()), (name("source"), versioned())]);
     let scope = BTreeSet::from([name("packages"), name("source")]);
-    let made = Made { application: plain(specs), components, scope };
+    let made = Made::of(plain(specs), components, scope);
     let universe = Universe::new(Dice(7));
     let desk = Desk::take(world(&made, &universe, MemoryStore::new()), Duration::from_secs(3600)).await.unwrap();
     history(&desk, &made, &universe).await.unwrap();

@@ -19,6 +19,25 @@ pub struct Made {
     pub application: Application,
     pub components: BTreeMap<ComponentId, Capabilities>,
     pub scope: BTreeSet<ComponentId>,
+    /// What is made ready beside the live before it is restored, and what restarts without a gap.
+    pub stages: BTreeSet<ComponentId>,
+    pub rolls: BTreeSet<ComponentId>,
+}
+
+impl Made {
+    pub fn of(
+        application: Application,
+        components: BTreeMap<ComponentId, Capabilities>,
+        scope: impl IntoIterator<Item = ComponentId>,
+    ) -> Self {
+        Self {
+            application,
+            components,
+            scope: scope.into_iter().collect(),
+            stages: BTreeSet::new(),
+            rolls: BTreeSet::new(),
+        }
+    }
 }
 
 pub fn application(dice: &mut Dice) -> Made {
@@ -61,7 +80,15 @@ pub fn application(dice: &mut Dice) -> Made {
         step_limit: Some(Duration::from_secs(5)),
     };
     let specs = components.iter().map(|(id, (_, needs))| (id.clone(), spec(needs))).collect();
-    Made { application: plain(specs), components: components.into_iter().map(|(id, (c, _))| (id, c)).collect(), scope }
+    let components: BTreeMap<ComponentId, Capabilities> = components.into_iter().map(|(id, (c, _))| (id, c)).collect();
+    // Dice of their own, so that a seed goes on meaning the same application and the same trouble.
+    let mut dice = Dice(!dice.0);
+    let mut some = |lifecycle: Lifecycle| {
+        let of = components.iter().filter(|(_, c)| c.lifecycle == lifecycle && dice.chance(40));
+        of.map(|(id, _)| id.clone()).collect()
+    };
+    let (stages, rolls) = (some(Lifecycle::None), some(Lifecycle::Process));
+    Made { stages, rolls, ..Made::of(plain(specs), components, scope) }
 }
 
 /// An application with nothing but components.
@@ -141,6 +168,7 @@ pub async fn history(desk: &Desk, made: &Made, universe: &Universe) -> Result<()
     })
     .await?;
     universe.with(|truth| {
+        (truth.stages, truth.rolls) = (made.stages.clone(), made.rolls.clone());
         for (id, capabilities) in &made.components {
             let on = capabilities.lifecycle != Lifecycle::None;
             truth.real.insert(Place::local(id.clone()), Real { revision: "bad".into(), torn: false, on, instance: 1 });

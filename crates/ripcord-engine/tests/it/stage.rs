@@ -208,7 +208,7 @@ pub fn shop() -> Made {
     application.policy.helps_within = Duration::from_secs(20);
     application.policy.bake = Duration::from_secs(30);
     application.policy.baseline = Duration::ZERO;
-    Made { application, components, scope: BTreeSet::from([name("code"), name("flags")]) }
+    Made::of(application, components, [name("code"), name("flags")])
 }
 
 impl Stage {

@@ -79,6 +79,11 @@ pub struct Truth {
     pub orphans: BTreeSet<String>,
     /// Whether components panic when they are asked what they can do.
     pub breaks: bool,
+    /// What is made ready beside the live before it is restored, and what restarts without a gap.
+    pub stages: BTreeSet<ComponentId>,
+    pub rolls: BTreeSet<ComponentId>,
+    /// What is ready beside the live.
+    pub staged: BTreeSet<(Place, Revision)>,
     /// What was set aside, by place, and what tidying it comes to.
     pub aside: BTreeMap<Place, Result<Vec<String>, String>>,
 }
@@ -117,6 +122,9 @@ impl Universe {
             fates: BTreeMap::new(),
             orphans: BTreeSet::new(),
             breaks: false,
+            stages: BTreeSet::new(),
+            rolls: BTreeSet::new(),
+            staged: BTreeSet::new(),
             aside: BTreeMap::new(),
         };
         Self { truth: Arc::new(Mutex::new(truth)), killed: Arc::new(Notify::new()) }
@@ -213,7 +221,8 @@ impl Fake {
                 Action::Set { values } => is(real.revision == set_to(values)),
                 Action::Stop | Action::Pause => is(!real.on),
                 Action::Resume => is(real.on),
-                Action::Start => match before {
+                Action::Stage { to, .. } => is(truth.staged.contains(&(place.clone(), to.clone()))),
+                Action::Start | Action::Roll => match before {
                     // An instance newer than the intent; before the intent nothing is new enough.
                     Some(before) => is(real.on && before.mark != mark),
                     None => Holds::Origin,
@@ -241,7 +250,11 @@ impl Fake {
                     truth.violations.push(format!("`{}` destroyed what nothing held", step.id));
                 }
             }
-            if matches!(step.action, Action::Restore { .. }) {
+            if let Action::Restore { to, .. } = &step.action {
+                let staged = truth.staged.contains(&(place.clone(), to.clone()));
+                if truth.stages.contains(&place.component) && !staged {
+                    truth.violations.push(format!("`{}` was done before it was ready", step.id));
+                }
                 for reader in truth.readers.get(&place).cloned().unwrap_or_default() {
                     if truth.real.get(&reader).is_some_and(|real| real.on) {
                         truth.violations.push(format!("`{}` was done while `{reader}` ran", step.id));
@@ -264,7 +277,8 @@ impl Fake {
                 Action::Set { values } => real.revision = set_to(values),
                 Action::Stop | Action::Pause => real.on = false,
                 Action::Resume => real.on = true,
-                Action::Start => {
+                Action::Stage { to, .. } => drop(truth.staged.insert((place.clone(), to.clone()))),
+                Action::Start | Action::Roll => {
                     real.on = true;
                     real.instance += 1;
                 }
@@ -318,6 +332,7 @@ impl Component for Fake {
             if self.capabilities.lifecycle != Lifecycle::None {
                 survey.running = Some(real.on);
                 survey.instance = Some(real.instance.to_string());
+                survey.rolls = self.universe.with(|truth| truth.rolls.contains(&place.component));
             }
             let had = |w: &Wanted| match self.universe.with(|truth| truth.gone.contains(&w.revision.short())) {
                 true => Available::Missing { why: "somebody deleted it".into() },
@@ -335,14 +350,20 @@ impl Component for Fake {
             }
             Want::Values(values) => Action::Set { values: values.clone() },
         };
-        Ok(vec![Draft {
-            phase: Phase::Restore,
-            action,
-            destroys: self.capabilities.restore,
-            redo: self.capabilities.redo,
-            limits: Limits { call: Duration::from_secs(5), total: Duration::from_secs(10), tries: 3 },
-            shown: Shown::default(),
-        }])
+        let limits = Limits { call: Duration::from_secs(5), total: Duration::from_secs(10), tries: 3 };
+        let stage = match &action {
+            Action::Restore { to, from }
+                if self.universe.with(|truth| truth.stages.contains(&wish.place.component)) =>
+            {
+                Some(Action::Stage { to: to.clone(), from: from.clone() })
+            }
+            _ => None,
+        };
+        let draft =
+            |phase, action, destroys, redo| Draft { phase, action, destroys, redo, limits, shown: Shown::default() };
+        let stage = stage.map(|action| draft(Phase::Stage, action, Destroys::Nothing, Redo::Safe));
+        let restore = draft(Phase::Restore, action, self.capabilities.restore, self.capabilities.redo);
+        Ok(stage.into_iter().chain([restore]).collect())
     }
 
     fn holds<'a>(&'a self, _: &'a Cx, step: &'a Step, before: Option<&'a Before>) -> Fut<'a, Observation> {

@@ -93,6 +93,7 @@ pub fn plan(rung: Rung, steps: Vec<Step>) -> Plan {
         steps,
         ends_at: BTreeMap::new(),
         left_alone: vec![],
+        puts_back: BTreeMap::new(),
         loss_at_most: Loss::none(),
     }
 }

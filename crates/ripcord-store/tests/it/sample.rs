@@ -115,6 +115,7 @@ pub fn a_plan(level: u8, from: Option<u64>) -> Plan {
         ],
         ends_at: BTreeMap::from([(Place::local(web), to)]),
         left_alone: vec![],
+        puts_back: BTreeMap::new(),
         loss_at_most: Loss::none(),
     }
 }

@@ -8,12 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ripcord_core::{Action, Before, CapturePurpose, CaptureRef, Cx, Failure, Proof, Revision, Step, Wanted};
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Compose;
-use super::cli::With;
+use super::cli::{Ask, Does, With};
 use super::definition::revision;
 use super::held::{Kept, replicas};
 use super::sight::{Fares, RUN_LABEL, Replica, Sight};
@@ -71,9 +71,13 @@ impl Compose {
             Action::Restore { to, from } => self.restore(cx, before, to, from.as_ref()).await,
             Action::Stop => self.stop(cx).await,
             Action::Start => self.start(cx, before).await,
-            Action::Pause | Action::Resume | Action::Set { .. } | Action::Check { .. } | Action::Own { .. } => {
-                Err(Failure::never("a Compose service has no such step").into())
-            }
+            Action::Stage { .. }
+            | Action::Pause
+            | Action::Roll
+            | Action::Resume
+            | Action::Set { .. }
+            | Action::Check { .. }
+            | Action::Own { .. } => Err(Failure::never("a Compose service has no such step").into()),
         }
     }
 
@@ -104,7 +108,7 @@ impl Compose {
     }
 
     /// The file for a restore.
-    async fn rendered(&self, cx: &Cx, kept: &Kept, image: &str, deadline: Instant) -> Result<Vec<u8>, Failure> {
+    async fn rendered(&self, cx: &Cx, kept: &Kept, image: &str, deadline: Instant) -> Result<Value, Failure> {
         if let Some(what) = kept.definition.beyond_compose() {
             let advice = "restore this service by hand, from what the capture holds (`ripcord capture export`)";
             return Err(Failure::never(format!("it has {what}, which cannot be put back")).advise(advice));
@@ -121,14 +125,24 @@ impl Compose {
                     .advise("restore its data first, or make it anew (`docker volume create`) where it may be empty"));
             }
         }
-        let file = kept.definition.render(&self.service, image, &kept.keys, &missing, &self.labels(cx));
-        serde_json::to_vec(&file).map_err(|error| Failure::never(error.to_string()))
+        Ok(kept.definition.render(&self.service, image, &kept.keys, &missing, &self.labels(cx)))
+    }
+
+    fn ask(&self, does: Does, file: Value, containers: usize, until: Instant) -> Ask {
+        Ask { does, service: self.service.clone(), file, containers, until, alone: false }
+    }
+
+    /// What went wrong together, and is to show whose fault it is.
+    async fn alone(&self, project: &str, ask: Ask, desk: &Desk) -> Result<String, Stop> {
+        let said = self.cli.done(project, self.cli.seat(project)?, Ask { alone: true, ..ask }, &desk.empty).await;
+        said.unwrap_or_else(|| Err(Stop::Unknown("Compose was called off".to_owned())))
     }
 
     /// All that a restore needs is there, and Compose takes what it would be given.
     async fn prove(&self, cx: &Cx, wanted: &Wanted) -> Result<Proof, Stop> {
         let deadline = Instant::now() + cx.limit - cx.limit / 10;
         let project = self.project()?;
+        let seat = self.cli.seat(&project)?;
         let sight = self.look(deadline).await?;
         if wanted.revision == Revision::Absent {
             return Ok(Proof::of(format!("nothing is needed to take {} away", containers(sight.all.len()))));
@@ -144,10 +158,11 @@ impl Compose {
         if !sight.runs() {
             self.ports_are_free(&kept)?;
         }
-        let left = deadline.saturating_duration_since(Instant::now());
-        let desk = self.desk(&project, left).await?;
-        let ours = With::Ours { file: &file, empty: &desk.empty };
-        self.cli.run(&project, &ours, &["config".to_owned(), "--quiet".to_owned()], left).await?;
+        let desk = self.desk(&project, deadline.saturating_duration_since(Instant::now())).await?;
+        let ask = self.ask(Does::Check, file, 1, deadline);
+        if self.cli.done(&project, seat, ask.clone(), &desk.empty).await.transpose()?.is_none() {
+            self.alone(&project, ask, &desk).await?;
+        }
         let name = kept.names.first().cloned().unwrap_or_else(|| image.clone());
         Ok(Proof::of(format!("image {name} is here, the capture was read back, and Compose takes it")))
     }
@@ -186,6 +201,7 @@ impl Compose {
     async fn restore(&self, cx: &Cx, before: &Before, to: &Revision, from: Option<&CaptureRef>) -> Result<Proof, Stop> {
         let deadline = Instant::now() + cx.limit - cx.limit / 20;
         let project = self.project()?;
+        let seat = self.cli.seat(&project)?;
         let made = self.captures.find(from, before, to)?;
         let made = made.ok_or_else(|| Failure::never("the step names no capture to restore from"))?;
         let kept = self.kept(made, to).await?;
@@ -195,16 +211,25 @@ impl Compose {
         let sight = self.look(deadline).await?;
         let ran = before.mark.as_deref().is_some_and(ran) || sight.runs();
         let count = replicas(&sight, &kept);
+        let grace = self.grace(&sight);
+        let ask = self.ask(Does::Recreate { grace }, file, count, deadline);
         let mut output = None;
-        if !sight.is_at(to, &self.key) || !sight.is_whole() || sight.all.len() != count {
+        if self.is_to_be_made(&sight, to, count) {
             self.clear(&sight, deadline).await?;
             point("recreate");
-            let left = deadline.saturating_duration_since(Instant::now());
-            let ours = With::Ours { file: &file, empty: &desk.empty };
-            let ran = self.cli.run(&project, &ours, &self.recreate(&sight, count), left).await?;
-            output = Some([ran.stdout.trim(), ran.stderr.trim()].join("\n").trim().to_owned());
+            output = self.cli.done(&project, seat, ask.clone(), &desk.empty).await.transpose()?;
+            if output.is_none() {
+                // It went wrong for all together, which may have got as far as this service or not.
+                let sight = self.look(deadline).await?;
+                if self.is_to_be_made(&sight, to, count) {
+                    self.clear(&sight, deadline).await?;
+                    output = Some(self.alone(&project, ask, &desk).await?);
+                }
+            }
             point("recreated");
             self.settle(to, &kept, count, deadline).await?;
+        } else {
+            drop(seat);
         }
         drop(desk);
         if ran {
@@ -240,22 +265,16 @@ impl Compose {
         warnings
     }
 
-    fn recreate(&self, sight: &Sight, count: usize) -> Vec<String> {
-        let words = ["up", "--no-start", "--force-recreate", "--no-deps", "--no-build"];
-        words.map(str::to_owned).into_iter().chain(self.ending(sight, count)).collect()
+    fn is_to_be_made(&self, sight: &Sight, to: &Revision, count: usize) -> bool {
+        !sight.is_at(to, &self.key) || !sight.is_whole() || sight.all.len() != count
     }
 
-    fn ending(&self, sight: &Sight, count: usize) -> Vec<String> {
-        // Compose 1.29 sends fractions of seconds where it is not told, which some Engines refuse.
+    /// How many seconds a container may take to end.
+    fn grace(&self, sight: &Sight) -> u64 {
         let own = |one: &Replica| one.whole["Config"]["StopTimeout"].as_u64().map(Duration::from_secs);
         let own = sight.counted().first().and_then(|one| own(one)).unwrap_or(GRACE);
-        let grace = self.settings.stop_grace.map_or(own, Duration::from).as_secs_f64().ceil();
-        let mut words = vec!["--timeout".to_owned(), format!("{grace}")];
-        if count != 1 {
-            words.extend(["--scale".to_owned(), format!("{}={count}", self.service)]);
-        }
-        words.push(self.service.clone());
-        words
+        let grace = self.settings.stop_grace.map_or(own, Duration::from);
+        grace.as_secs() + u64::from(grace.subsec_nanos() > 0)
     }
 
     /// Before Compose: what it left when it was killed in the middle. It has the old container and the new one under two names then,
@@ -433,8 +452,13 @@ impl Compose {
         }
         let desk = self.desk(&project, left()).await?;
         let count = sight.counted().len();
-        let words = ["up", "--detach", "--no-deps", "--no-build"].map(str::to_owned);
-        let words: Vec<String> = words.into_iter().chain(self.ending(sight, count)).collect();
+        let (grace, scale) = (self.grace(sight).to_string(), format!("{}={count}", self.service));
+        let mut words = vec!["up", "--detach", "--no-deps", "--no-build", "--timeout", &grace];
+        if count != 1 {
+            words.extend(["--scale", &scale]);
+        }
+        words.push(&self.service);
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
         point("take up");
         if same_image {
             self.cli.run(&project, &With::Theirs, &words, left()).await?;

@@ -120,7 +120,7 @@ impl<'a> StepOut<'a> {
             Action::Set { values } => ("set", None, Some(values)),
             Action::Start => ("start", None, None),
             Action::Resume => ("resume", None, None),
-            Action::Check { .. } | Action::Own { .. } => return None,
+            Action::Stage { .. } | Action::Roll | Action::Check { .. } | Action::Own { .. } => return None,
         };
         Some(Self { id: &step.id.0, action, revision, values })
     }

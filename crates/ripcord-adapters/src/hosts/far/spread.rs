@@ -104,7 +104,7 @@ fn mentioned<'a>(step: &'a Step, before: Option<&'a Before>) -> BTreeSet<&'a Cap
     };
     let of_action = match &step.action {
         Action::Prove { capture, .. } => capture.as_ref(),
-        Action::Restore { from, .. } => from.as_ref().and_then(known),
+        Action::Stage { from, .. } | Action::Restore { from, .. } => from.as_ref().and_then(known),
         _ => None,
     };
     let protecting = step.protected_by.as_ref().and_then(known);
