@@ -333,6 +333,8 @@ impl PastTimes {
 /// estimate says how much of it is history.
 pub fn price(plan: Plan, loss_now: Loss, past: &PastTimes, reckoned: &BTreeMap<Place, Duration>) -> Priced {
     let mut from_past = 0;
+    let stages = plan.steps.iter().filter(|step| step.phase == Phase::Stage);
+    let staged: BTreeSet<&Place> = stages.filter_map(|step| step.place.as_ref()).collect();
     let mut ends: BTreeMap<&StepId, (Duration, Duration)> = BTreeMap::new();
     let mut order: Vec<&Step> = plan.steps.iter().collect();
     let mut sorted = Vec::with_capacity(order.len());
@@ -348,8 +350,13 @@ pub fn price(plan: Plan, loss_now: Loss, past: &PastTimes, reckoned: &BTreeMap<P
                     from_past += 1;
                     takes
                 }
+                // What is made ready beforehand takes its time then; the switch to it is short.
                 None => match (&step.place, step.phase) {
-                    (Some(place), Phase::Restore) => reckoned.get(place).copied().unwrap_or(Duration::from_secs(1)),
+                    (Some(place), phase)
+                        if phase == Phase::Stage || phase == Phase::Restore && !staged.contains(place) =>
+                    {
+                        reckoned.get(place).copied().unwrap_or(Duration::from_secs(1))
+                    }
                     _ => Duration::from_secs(1),
                 },
             };

@@ -1,7 +1,7 @@
 //! A directory of files, or one file: a tree replaced whole, or a link `current` moved between release directories.
 //!
-//! A tree is prepared beside, compared with its recorded digest, and exchanged with the live name in one instant; the former
-//! one is kept as `<name>-failed-<time>`. What `except` names is not part of a revision and is carried over as it is.
+//! A tree is made ready beside (before anything is stopped for it), compared with its recorded digest, and exchanged with the live
+//! name in one instant; the former one is kept as `<name>-failed-<time>`. What `except` names is not part of a revision and is carried over as it is.
 //! Source: renameat2(2), RENAME_EXCHANGE; rename(2) replaces a link atomically.
 
 use std::collections::BTreeMap;
@@ -32,6 +32,9 @@ use super::tidy::{Names, Sort, Sweep};
 use super::tree::switch::{Begun, Switch};
 use super::tree::{self, Kept, carry};
 use crate::{BuildCx, BuildError, ComponentKind};
+
+/// How it is said that a revision is in one of the release directories.
+const RELEASE: &str = "release directory";
 
 /// A directory of files, one file, or a link that leads to one of several release directories.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -211,7 +214,7 @@ impl Inner {
             let digests = digests.get_or_insert_with(|| self.release_directories(releases));
             if let Some(found) = digests.get(&wanted.revision) {
                 let name = found.file_name().unwrap_or_default().display().to_string();
-                return Available::Here { how: format!("release directory {name}, compared file by file") };
+                return Available::Here { how: format!("{RELEASE} {name}, compared file by file") };
             }
         }
         self.captures.available(wanted)
@@ -253,18 +256,31 @@ impl Inner {
             (_, Some(_)) => format!("lead {} to {} ({how})", self.shown, revision.short()),
             (_, None) => format!("exchange {} for {} ({how}), and keep the former", self.shown, revision.short()),
         };
-        Ok(vec![Draft {
+        let from = capture.clone().map(CaptureRef::Known);
+        let restore = Draft {
             phase: Phase::Restore,
-            action: Action::Restore { to: revision.clone(), from: capture.clone().map(CaptureRef::Known) },
+            action: Action::Restore { to: revision.clone(), from: from.clone() },
             destroys: self.destroys(),
             redo: Redo::Safe,
             limits: Limits { call: Duration::from_secs(600), total: Duration::from_secs(1800), tries: 3 },
             shown: Shown { words, commands: vec![] },
-        }])
+        };
+        let unpacks = *revision != Revision::Absent && from.is_some() && !how.starts_with(RELEASE);
+        let stage = unpacks.then(|| Draft {
+            phase: Phase::Stage,
+            action: Action::Stage { to: revision.clone(), from },
+            destroys: Destroys::Nothing,
+            shown: Shown { words: format!("unpack {} beside {}", revision.short(), self.shown), commands: vec![] },
+            ..restore.clone()
+        });
+        Ok(stage.into_iter().chain([restore]).collect())
     }
 
     fn holds(&self, action: &Action, before: Option<&Before>) -> Result<Observation, Failure> {
         let live = self.live()?;
+        if let Action::Stage { to, .. } = action {
+            return Ok(if self.staged(&live, to)? { Holds::Target } else { Holds::Origin }.into());
+        }
         let looked = self.look(&live);
         let mark = match &looked {
             Ok(Revision::Exact(id)) => id.0.clone(),
@@ -295,6 +311,11 @@ impl Inner {
                 Ok(self.prove(&wanted)?)
             }
             Action::Capture { .. } => Ok(self.capture(cx, before)?),
+            Action::Stage { to, from } => {
+                let live = self.live()?;
+                let _lock = live.lock(cx.limit, halt)?;
+                Ok(self.stage(&live, to, from.as_ref(), before)?)
+            }
             Action::Restore { to, from } => {
                 let live = self.live()?;
                 let _lock = live.lock(cx.limit, halt)?;
@@ -328,7 +349,7 @@ impl Inner {
         let live = self.live()?;
         let made = self.captures.wanted(wanted).transpose()?;
         // Where a release directory serves, its capture need not be whole, and a link is all that is written.
-        let Some(made) = made.filter(|_| !how.starts_with("release directory")) else {
+        let Some(made) = made.filter(|_| !how.starts_with(RELEASE)) else {
             room(&live.parent, "the restore", 0, 1)?;
             return Ok(Proof::of(how));
         };
@@ -366,7 +387,7 @@ impl Inner {
         before: &Before,
         halt: &Halt,
     ) -> Result<Proof, Stop> {
-        let switch = Switch::new(live, before);
+        let switch = Switch::new(live.clone(), before);
         if *to == Revision::Absent {
             let kept = switch.take_away()?;
             return Ok(proof(format!("{} taken away", self.shown), kept));
@@ -378,7 +399,7 @@ impl Inner {
             Begun::Ready if self.except.is_empty() => {}
             Begun::Ready | Begun::Prepare => {
                 switch.discard()?;
-                if let Err(failure) = self.prepare(&switch, to, from, before) {
+                if let Err(failure) = self.prepare(&live, &switch, to, from, before) {
                     switch.give_up();
                     return Err(failure.into());
                 }
@@ -400,21 +421,64 @@ impl Inner {
         Ok(proof(format!("{} exchanged for {}", self.shown, to.short()), kept))
     }
 
+    /// Whether the target is ready beside the live one.
+    fn staged(&self, live: &Live, to: &Revision) -> Result<bool, FileError> {
+        let is = |path: &Path| tree::revision(path, &self.except).is_ok_and(|revision| revision == *to);
+        Ok(match &self.releases {
+            Some(releases) => self.release_directories(releases).contains_key(to),
+            None => Switch::staged(live, to).ready()?.is_some_and(is),
+        })
+    }
+
+    fn stage(&self, live: &Live, to: &Revision, from: Option<&CaptureRef>, before: &Before) -> Result<Proof, Failure> {
+        if self.staged(live, to)? {
+            return Ok(Proof::of(format!("{} was ready", to.short())));
+        }
+        let Some(releases) = &self.releases else {
+            let switch = Switch::staged(live, to);
+            switch.clear()?;
+            let unpacked = self.unpack_to(&switch, to, from, before).and_then(|_| Ok(switch.prepared()?));
+            unpacked.inspect_err(|_| switch.give_up())?;
+            return Ok(Proof::of(format!("{} unpacked beside {} and compared", to.short(), self.shown)));
+        };
+        let scratch = releases.join(format!(".ripcord-{}", before.key.file_name()));
+        remove(&scratch)?;
+        let release = self.unpack_release(live, releases, &scratch, to, from, before).inspect_err(|_| {
+            let _ = remove(&scratch);
+        })?;
+        Ok(Proof::of(format!("{} unpacked to {} and compared", to.short(), release.display())))
+    }
+
     fn prepare(
         &self,
+        live: &Live,
         switch: &Switch,
         to: &Revision,
         from: Option<&CaptureRef>,
         before: &Before,
     ) -> Result<(), Failure> {
-        let made = self.captures.find(from, before, to)?;
-        let made = made.ok_or_else(|| Failure::never("the step names no capture to restore from"))?;
-        let new = switch.prepare()?;
-        self.unpack(&made, to, &new)?;
+        let new = match self.staged(live, to)? {
+            true => switch.adopt(&Switch::staged(live, to))?,
+            false => self.unpack_to(switch, to, from, before)?,
+        };
         if meta(switch.live())?.is_some_and(|meta| meta.is_dir()) {
             carry(switch.live(), &new, &|path| Kept::named(&self.except, path))?;
         }
         Ok(switch.prepared()?)
+    }
+
+    fn unpack_to(
+        &self,
+        switch: &Switch,
+        to: &Revision,
+        from: Option<&CaptureRef>,
+        before: &Before,
+    ) -> Result<PathBuf, Failure> {
+        let made = self.captures.find(from, before, to)?;
+        let made = made.ok_or_else(|| Failure::never("the step names no capture to restore from"))?;
+        let new = switch.prepare()?;
+        self.unpack(&made, to, &new)?;
+        Ok(new)
     }
 
     /// Puts a capture's content at `new`, compared with its digest. The vault gives back whole captures, so what holds the

@@ -1,7 +1,7 @@
 //! A Python virtual environment: made anew beside from what was frozen, checked, and switched to by its link.
 //!
 //! `venv` is a link into a directory of environments, each named by what is in it. A restore makes the one of the release where it is
-//! not there any more, sees that `pip freeze` says exactly what was captured and that it goes together, and moves the link in one
+//! not there any more (before anything is stopped for it, unless `verify` has to see the release's code), sees that `pip freeze` says exactly what was captured and that it goes together, and moves the link in one
 //! instant; the former stays where it is, so that the way back from the way back needs no index. A `venv` that is a directory itself
 //! becomes a link at the first restore.
 //!
@@ -46,6 +46,8 @@ use crate::{BuildCx, BuildError, ComponentKind};
 /// Where things lie in a capture.
 const FROZEN: &str = "frozen.json";
 const REQUIREMENTS: &str = "requirements.txt";
+/// How it is said that an environment is to be made.
+const ANEW: &str = "its environment is made anew from the index";
 
 /// A virtual environment of Python.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
@@ -68,7 +70,8 @@ pub struct Settings {
     /// Whether packages that were installed from a place (editable, a repository, a file) are installed from there again.
     #[serde(default)]
     pub allow_direct: bool,
-    /// Run with the new environment first in `PATH` before it goes live; any exit code but 0 refuses it.
+    /// Run with the new environment first in `PATH` before it goes live; any exit code but 0 refuses it. With it, an environment is
+    /// not made before the code it may look at is back, so that what reads it waits for that.
     #[serde(default)]
     pub verify: Vec<Text>,
     /// What a change means for the components that need this one: `restart` after it (the default), `stop` before it, or `hot`.
@@ -271,7 +274,7 @@ impl Inner {
         let version = self.maker.version(limit).await?;
         let now = Frozen { python: version, packages: captured.frozen.packages.clone() };
         match now.minor() == captured.frozen.minor() {
-            true => Ok("its environment is made anew from the index"),
+            true => Ok(ANEW),
             false => {
                 let (is, was) = (now.minor(), captured.frozen.minor());
                 let failure = Failure::never(format!("its environment was of Python {was}, and `python` is {is}"));
@@ -338,7 +341,11 @@ impl Inner {
     }
 
     async fn observe(&self, cx: &Cx, step: &Step, before: Option<&Before>) -> Result<Observation, Failure> {
-        let Action::Restore { to, .. } = &step.action else { return Ok(Holds::Origin.into()) };
+        let to = match &step.action {
+            Action::Stage { to, from } => return Ok(self.staged(to, from.as_ref(), before, cx.limit).await.into()),
+            Action::Restore { to, .. } => to,
+            _ => return Ok(Holds::Origin.into()),
+        };
         let looked = self.look(cx.limit).await?;
         let mark = looked.mark();
         let unfinished = match before {
@@ -362,9 +369,42 @@ impl Inner {
                 Ok(self.prove(cx, wanted).await?)
             }
             Action::Capture { .. } => Ok(self.capture(cx, before).await?),
+            Action::Stage { to, from } => Ok(self.stage(cx, before, to, from.as_ref()).await?),
             Action::Restore { to, from } => self.restore(cx, before, to, from.as_ref()).await,
             other => Err(Failure::never(format!("an environment cannot do {other:?}")).into()),
         }
+    }
+
+    /// Whether the environment of the release is there beside the one in use.
+    async fn staged(
+        &self,
+        to: &Revision,
+        from: Option<&CaptureRef>,
+        before: Option<&Before>,
+        limit: Duration,
+    ) -> Holds {
+        let Some(before) = before else { return Holds::Origin };
+        let found = async {
+            let made = self.captures.find(from, before, to).ok()??;
+            self.kept(&self.captured(made).await.ok()?.frozen, limit).await
+        };
+        if found.await.is_some() { Holds::Target } else { Holds::Origin }
+    }
+
+    async fn stage(
+        &self,
+        cx: &Cx,
+        before: &Before,
+        to: &Revision,
+        from: Option<&CaptureRef>,
+    ) -> Result<Proof, Failure> {
+        let deadline = Instant::now() + within(cx.limit);
+        let (locking, limit) = (Live::of(&self.venv)?, cx.limit);
+        let _lock = blocking(move |halt| locking.lock(limit, halt)).await??;
+        let made = self.captures.find(from, before, to)?;
+        let made = made.ok_or_else(|| Failure::never("the step names no capture to make it from"))?;
+        let (at, how) = self.environment(&self.captured(made).await?, before, deadline).await?;
+        Ok(Proof::of(format!("{}, {how}", at.display())))
     }
 
     async fn prove(&self, cx: &Cx, wanted: Wanted) -> Result<Proof, Failure> {
@@ -584,14 +624,25 @@ impl Component for Pip {
                 (words, self.0.maker.shown(&at))
             }
         };
-        Ok(vec![Draft {
+        let from = capture.clone().map(CaptureRef::Known);
+        let anew = matches!(survey.available(revision), Some(Available::Here { how }) if how.ends_with(ANEW));
+        let stages = anew && self.0.maker.verify.is_empty();
+        let restore = Draft {
             phase: Phase::Restore,
-            action: Action::Restore { to: revision.clone(), from: capture.clone().map(CaptureRef::Known) },
+            action: Action::Restore { to: revision.clone(), from: from.clone() },
             destroys: Destroys::SetAside { keep: self.0.keep },
             redo: Redo::Safe,
             limits: Limits { call: Duration::from_secs(900), total: Duration::from_secs(2700), tries: 3 },
-            shown: Shown { words, commands },
-        }])
+            shown: Shown { words, commands: if stages { vec![] } else { commands.clone() } },
+        };
+        let stage = stages.then(|| Draft {
+            phase: Phase::Stage,
+            action: Action::Stage { to: revision.clone(), from },
+            destroys: Destroys::Nothing,
+            shown: Shown { words: format!("make {} from the frozen list", at.display()), commands },
+            ..restore.clone()
+        });
+        Ok(stage.into_iter().chain([restore]).collect())
     }
 
     fn holds<'a>(&'a self, cx: &'a Cx, step: &'a Step, before: Option<&'a Before>) -> Fut<'a, Observation> {

@@ -21,6 +21,8 @@ use super::files::{FileError, Halt, Live, Trying, meta, remove, rename_new, sync
 
 /// How the time stands in the name of what was set aside.
 pub(crate) const TIME: &str = "%Y%m%dT%H%M%SZ";
+/// What stands between the live name and a revision in the name of what was made ready beside.
+pub(crate) const STAGED: &str = ".ripcord-staged-";
 /// At the end of the name of a directory that is being removed.
 const REMOVING: &str = ".removing";
 
@@ -70,6 +72,10 @@ impl Names {
         if let Some(at) = suffix.strip_prefix("-failed-") {
             return Some(Ours { since: Some(kept_since(at)?), sort: Sort::Either });
         }
+        if let Some(revision) = suffix.strip_prefix(STAGED) {
+            let of = is_short(revision.strip_suffix(".part").unwrap_or(revision));
+            return of.then_some(Ours { since: None, sort: Sort::Either });
+        }
         let key = suffix.strip_prefix(".ripcord-")?;
         self.is_key(key.strip_suffix(".part").unwrap_or(key)).then_some(Ours { since: None, sort: Sort::Either })
     }
@@ -97,6 +103,13 @@ impl Names {
         };
         of_place(step) || numbered.is_some_and(of_place)
     }
+}
+
+/// Whether it is a revision as names have it: its scheme, and twelve digits.
+fn is_short(text: &str) -> bool {
+    let (scheme, digits) = text.rsplit_once('-').unwrap_or(("", text));
+    let hex = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
+    digits.len() == 12 && digits.bytes().all(hex) && scheme.bytes().all(|byte| byte.is_ascii_alphanumeric())
 }
 
 pub(crate) fn is_number(text: &str) -> bool {

@@ -15,11 +15,11 @@ use jiff::Timestamp;
 use ripcord_adapters::{BuildCx, build_component};
 use ripcord_core::{
     Action, Available, Before, CaptureId, CapturePurpose, CaptureRef, Component, Cx, Digest, Holds, Key, Made, Outcome,
-    Proof, Redactor, Revision, RunId, Seen, Seq, Step, Wanted,
+    Proof, Redactor, Revision, RunId, Seen, Seq, Step, Want, Wanted, Wish,
 };
 use ripcord_vault::{Vault, VaultKey};
 
-use crate::support::{app, component, cx_at, place, proof, step};
+use crate::support::{app, component, cx_at, inventory, place, proof, step};
 
 /// One kind, and how its world is moved without it.
 pub trait Rig {
@@ -260,6 +260,20 @@ pub fn capture_step(purpose: CapturePurpose) -> Step {
 pub fn restore_step(id: &CaptureId, made: &Made) -> Step {
     let from = Some(CaptureRef::Known(id.clone()));
     step("restore", Action::Restore { to: made.revision.clone(), from })
+}
+
+pub fn stage_step(id: &CaptureId, made: &Made) -> Step {
+    let from = Some(CaptureRef::Known(id.clone()));
+    step("stage", Action::Stage { to: made.revision.clone(), from })
+}
+
+/// The actions that a component proposes for the way back to a capture.
+pub async fn proposed(site: &Site, id: &CaptureId, made: &Made) -> Vec<Action> {
+    let wanted = Wanted { revision: made.revision.clone(), capture: Some(id.clone()) };
+    let survey = site.component().survey(&run_cx(1), &place(), std::slice::from_ref(&wanted)).await;
+    let want = Want::Revision { revision: wanted.revision, capture: wanted.capture };
+    let drafts = site.component().propose(&Wish { place: place(), want }, &inventory(survey)).unwrap();
+    drafts.into_iter().map(|draft| draft.action).collect()
 }
 
 pub fn names(directory: &Path) -> Vec<String> {
@@ -686,6 +700,22 @@ contract!(git_on_a_host, crate::far::There<crate::git::Clone>);
 #[cfg(feature = "real")]
 contract!(sqlite_on_a_host, crate::far::There<crate::sqlite::Wal>);
 contract!(systemd, crate::systemd::Unit);
+// All but what is asked as a user who may not enter another's namespaces.
+#[cfg(feature = "real")]
+contract!(systemd_itself, crate::real_systemd::Unit:
+    observe_tells_what_was_restored
+    rf09_restore_twice_is_restore_once
+    two_at_once_end_where_one_does
+    rf15_killed_anywhere_it_is_whole_and_converges
+    a_capture_killed_anywhere_is_made_again
+    a_damaged_capture_is_refused_before_anything
+    what_is_missing_is_said
+    between_states_are_told
+    a_full_disk_changes_nothing
+    what_was_set_aside_goes_when_it_is_old
+    rf15_what_a_kill_left_goes_when_it_is_old
+    what_was_absent_is_taken_away_and_comes_back
+);
 contract!(npm, crate::npm::Modules);
 contract!(pip, crate::pip::Linked);
 contract!(http_flags, crate::http_flags::Document:

@@ -4,9 +4,10 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 
-use ripcord_core::{Available, Outcome, Seen, Wanted};
+use ripcord_core::{Available, Holds, Outcome, Seen, Wanted};
 
-use crate::contract::{Rig, Site, listing, names, noise, restore_step};
+use crate::contract::{Child, Rig, Site, listing, names, noise, proposed, restore_step, run_cx, stage_step};
+use crate::support::proof;
 
 /// The good release of a tree with everything a release can change.
 pub fn good_tree(root: &Path) {
@@ -255,4 +256,82 @@ async fn a_directory_where_the_link_should_be_is_refused() {
     let Outcome::Failed(failure) = site.apply(2, &restore_step(&id, &made)).await else { panic!() };
     assert!(failure.what.contains("not a link"), "{}", failure.what);
     assert!(failure.advice.is_some());
+}
+
+#[tokio::test]
+async fn what_was_made_ready_beside_is_switched_to_without_its_capture() {
+    let site = Site::of::<Plain>();
+    let good = Plain::content(&site.path());
+    let (id, made) = site.capture(1).await;
+    Plain::bad(&site.path());
+    let bad = Plain::content(&site.path());
+    assert_eq!(proposed(&site, &id, &made).await, [stage_step(&id, &made).action, restore_step(&id, &made).action]);
+    // Killed at every instant and begun again, and once more when it is done.
+    let stage = stage_step(&id, &made);
+    let mut at = 1;
+    while site.in_child(2, &stage, &Child { kill_at: Some(at), ..Child::default() }).is_none() {
+        at += 1;
+        assert_eq!(Plain::content(&site.path()), bad, "what is live is not touched");
+    }
+    assert!(at > 1, "it was killed at least once");
+    assert_eq!(proof(site.apply(2, &stage).await).found, format!("{} was ready", made.revision.short()));
+    assert_eq!(site.component().holds(&run_cx(2), &stage, None).await.holds, Holds::Target);
+    site.damage_vault();
+    site.restore(2, &id, &made).await;
+    assert_eq!(Plain::content(&site.path()), good);
+    assert_eq!(site.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_made_ready_and_changed_since_is_not_trusted() {
+    let site = Site::of::<Plain>();
+    let good = Plain::content(&site.path());
+    let (id, made) = site.capture(1).await;
+    Plain::bad(&site.path());
+    let stage = stage_step(&id, &made);
+    proof(site.apply(2, &stage).await);
+    let [ready] = site.leftovers().try_into().unwrap();
+    fs::write(site.at(&ready).join("run.sh"), "tampered").unwrap();
+    assert_eq!(site.component().holds(&run_cx(2), &stage, None).await.holds, Holds::Origin);
+    site.restore(2, &id, &made).await;
+    assert_eq!(Plain::content(&site.path()), good);
+    // What no run came to switch to is tidied away.
+    assert_eq!(site.leftovers(), [ready.clone()]);
+    assert_eq!(site.tidy("2020-01-01T00:00:00Z").await, Vec::<String>::new(), "nothing is so old");
+    assert!(site.tidy("2200-01-01T00:00:00Z").await.iter().any(|gone| gone.ends_with(&ready)));
+    assert_eq!(site.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_is_excepted_is_carried_over_at_the_switch_and_not_before() {
+    let site = Site::new("directory", "path: app\nexcept: [uploads]");
+    good_tree(&site.at("app"));
+    let (id, made) = site.capture(1).await;
+    bad_tree(&site.at("app"));
+    proof(site.apply(2, &stage_step(&id, &made)).await);
+    fs::create_dir(site.at("app/uploads")).unwrap();
+    fs::write(site.at("app/uploads/1.jpg"), "written while it stood ready").unwrap();
+    site.damage_vault();
+    site.restore(2, &id, &made).await;
+    assert_eq!(fs::read_to_string(site.at("app/uploads/1.jpg")).unwrap(), "written while it stood ready");
+    assert!(!site.at("app/added").exists());
+}
+
+#[tokio::test]
+async fn a_release_directory_is_made_again_before_the_link_moves() {
+    let site = Site::of::<Releases>();
+    let (id, made) = site.capture(1).await;
+    Releases::bad(&site.path());
+    assert_eq!(
+        proposed(&site, &id, &made).await,
+        [restore_step(&id, &made).action],
+        "it is there: nothing to make ready"
+    );
+    fs::remove_dir_all(site.at("releases/v1")).unwrap();
+    assert_eq!(proposed(&site, &id, &made).await, [stage_step(&id, &made).action, restore_step(&id, &made).action]);
+    proof(site.apply(2, &stage_step(&id, &made)).await);
+    assert_eq!(fs::read_link(site.at("current")).unwrap(), Path::new("releases/v2"));
+    site.damage_vault();
+    site.restore(2, &id, &made).await;
+    assert_eq!(fs::read_link(site.at("current")).unwrap(), Path::new("releases/v1"));
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use ripcord_core::{Action, Available, CaptureId, CaptureRef, Made, Outcome, Revision, Seen, Want, Wanted, Wish};
 
-use crate::contract::{Rig, Site, names, restore_step, run_cx};
+use crate::contract::{Rig, Site, names, proposed, restore_step, run_cx, stage_step};
 use crate::support::{inventory, place, proof, step};
 
 const SETTINGS: &str = "venv: venv\npython: [sh, python]";
@@ -156,12 +156,12 @@ async fn a_directory_becomes_a_link_and_is_kept() {
     let want = Want::Revision { revision: made.revision.clone(), capture: Some(id.clone()) };
     let drafts = site.component().propose(&Wish { place: place(), want }, &inventory(survey)).unwrap();
     assert!(
-        drafts[0].shown.words.ends_with("venv becomes a link, and the directory is kept beside"),
+        drafts[1].shown.words.ends_with("venv becomes a link, and the directory is kept beside"),
         "{:?}",
-        drafts[0]
+        drafts[1]
     );
     assert_eq!(
-        drafts[0].action,
+        drafts[1].action,
         Action::Restore { to: made.revision.clone(), from: Some(CaptureRef::Known(id.clone())) }
     );
     for at in 1.. {
@@ -234,4 +234,27 @@ async fn an_environment_that_never_went_together_may_come_back_and_one_that_did_
     let failure = failed(site.apply(4, &restore_step(&id, &made)).await);
     assert!(failure.what.contains("exit code 4: ") && failure.what.contains("/bin/python"), "{}", failure.what);
     assert_ne!(site.seen().await, Seen::At(Revision::Absent));
+}
+
+#[tokio::test]
+async fn an_environment_is_made_before_anything_stops_unless_a_check_has_to_see_the_code() {
+    let (site, id, made) = site(SETTINGS).await;
+    Linked::bad(&site.path());
+    let bad = Linked::content(&site.path());
+    let (stage, restore) = (stage_step(&id, &made), restore_step(&id, &made));
+    assert_eq!(proposed(&site, &id, &made).await, [stage.action.clone(), restore.action.clone()]);
+    proof(site.apply(2, &stage).await);
+    assert_eq!(Linked::content(&site.path()), bad, "what is in use is not touched");
+    fs::remove_file(site.at("index")).unwrap();
+    assert!(site.restore(2, &id, &made).await.found.ends_with("which was kept"));
+    // It is kept now: nothing is to be made.
+    symlink("venvs/mine", site.at("later")).unwrap();
+    fs::rename(site.at("later"), site.at("venv")).unwrap();
+    assert_eq!(proposed(&site, &id, &made).await, [restore.action.clone()]);
+    index(&site.path());
+    for kept in names(&site.at("venvs")).into_iter().filter(|name| name != "mine") {
+        fs::remove_dir_all(site.at("venvs").join(kept)).unwrap();
+    }
+    let site = site.with(&format!("{SETTINGS}\nverify: [python, -c, 'import shop']"));
+    assert_eq!(proposed(&site, &id, &made).await, [restore.action]);
 }

@@ -12,12 +12,12 @@
 
 use std::path::{Path, PathBuf};
 
-use ripcord_core::Before;
+use ripcord_core::{Before, Revision};
 
 use super::super::files::{
     FileError, Live, exchange, exchange_works, make_directory, meta, remove, rename_new, sync, sync_all,
 };
-use super::super::tidy::TIME;
+use super::super::tidy::{STAGED, TIME};
 
 pub(crate) struct Switch {
     live: Live,
@@ -49,6 +49,31 @@ impl Switch {
             kept: [live.beside(&format!("-failed-{at}")), live.beside(&format!("-failed-{at}-{tail}"))],
             live,
         }
+    }
+
+    /// What is made ready for a revision before anybody switches to it: `ready` is the tree, whole and compared, whoever made it.
+    pub(crate) fn staged(live: &Live, to: &Revision) -> Self {
+        let name = format!("{STAGED}{}", to.short().replace(':', "-"));
+        Self {
+            part: live.beside(&format!("{name}.part")),
+            ready: live.beside(&name),
+            kept: [PathBuf::new(), PathBuf::new()],
+            live: live.clone(),
+        }
+    }
+
+    /// Takes over what was made ready, to be prepared further: under a name that is not trusted until it is.
+    pub(crate) fn adopt(&self, staged: &Self) -> Result<PathBuf, FileError> {
+        let new = self.prepare()?;
+        rename_new(&staged.ready, &new)?;
+        remove(&staged.part)?;
+        Ok(new)
+    }
+
+    /// Takes away what is there of it.
+    pub(crate) fn clear(&self) -> Result<(), FileError> {
+        remove(&self.part)?;
+        remove(&self.ready)
     }
 
     pub(crate) fn live(&self) -> &Path {
