@@ -294,6 +294,8 @@ pub enum ParkedWhy {
     Inconclusive { step: Option<StepId>, why: String },
     /// The symptom remains and policy lets nobody but a person go further.
     Insufficient { why: String },
+    /// Everything was done, and the components are not all at one release: something else changes them.
+    HalfWay { what: Vec<String> },
     /// The step was written by another major version of its adapter.
     OtherAdapter { step: StepId, written_by: String, have: String },
 }

@@ -67,5 +67,5 @@ pub use store::{
     AcquireError, AppendError, Approval, Ask, Batch, CaptureRow, Holder, Lease, LeaseOn, Outgoing, Predecessor, Reply,
     Request, RunRow, Store, StoreError,
 };
-pub use timeline::{Moment, Times, moments, times};
+pub use timeline::{HALF_WAY, Moment, Times, moments, times};
 pub use trigger::{Clear, Condition, Follows, Hold, Memory, Missing, Rule, TriggerState};

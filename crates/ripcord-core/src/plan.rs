@@ -27,10 +27,12 @@ pub struct Plan {
     pub inventory: Digest,
     pub config: Digest,
     pub steps: Vec<Step>,
-    /// Where each place in scope will be when all steps are done.
+    /// Where each place of the target release will be when all steps are done: those that they change, and those that are there
+    /// already. What only has a revision through others is not here.
     pub ends_at: BTreeMap<Place, Revision>,
     pub left_alone: Vec<LeftAlone>,
-    /// What would put another revision back once this plan is carried out: for people to see to.
+    /// What would put another revision back once this plan is carried out, as things stand: for people to see to. It is looked at
+    /// again when everything is done.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub puts_back: BTreeMap<Place, Vec<String>>,
     pub loss_at_most: Loss,

@@ -82,15 +82,7 @@ pub fn plan(asked: &Asked<'_>) -> Result<Planned, NoPlan> {
         return Err(NoPlan::NothingToDo { left_alone });
     }
     refuse_half_way(asked, &touched)?;
-    let ends_at = touched
-        .iter()
-        .filter_map(|(place, touch)| match &touch.wish.want {
-            Want::Revision { revision, .. } if touch.nature == Nature::Versioned => {
-                Some((place.clone(), revision.clone()))
-            }
-            _ => None,
-        })
-        .collect();
+    let ends_at = ends_at(asked, &touched);
     let loss_now = touched.values().fold(Loss::none(), |sum, touch| sum.and(touch.loss.clone()));
     let mut draft = Drafting::new(asked);
     draft.all(&touched);
@@ -124,10 +116,33 @@ struct Touch {
     loss: Loss,
 }
 
-/// What would undo this, at the places that it changes and at those that are at the target already.
+fn ends_at(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Place, Revision> {
+    let restored = touched.iter().filter_map(|(place, touch)| match &touch.wish.want {
+        Want::Revision { revision, .. } if touch.nature == Nature::Versioned => Some((place.clone(), revision.clone())),
+        _ => None,
+    });
+    let there = asked.target.map.iter().filter(|(place, at)| {
+        let seen = asked.seen.surveys.get(place).map(|survey| &survey.seen);
+        has_revision(asked, place) && !touched.contains_key(place) && seen == Some(&Seen::At(at.revision.clone()))
+    });
+    restored.chain(there.map(|(place, at)| (place.clone(), at.revision.clone()))).collect()
+}
+
+/// Whether the place has a revision of its own: a process that runs what others hold has none.
+fn has_revision(asked: &Asked<'_>, place: &Place) -> bool {
+    asked.parts.components.get(&place.component).is_some_and(|component| {
+        let capabilities = component.capabilities();
+        capabilities.nature == Nature::Versioned && capabilities.observe == Observe::Exactly
+    })
+}
+
+/// What would undo this, as things stand.
 fn puts_back(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Place, Vec<String>> {
-    let concerned = |place: &Place| touched.contains_key(place) || asked.target.map.contains_key(place);
-    let of = asked.seen.surveys.iter().filter(|(place, survey)| concerned(place) && !survey.puts_back.is_empty());
+    let of = asked
+        .seen
+        .surveys
+        .iter()
+        .filter(|(place, survey)| touched.contains_key(*place) && !survey.puts_back.is_empty());
     of.map(|(place, survey)| (place.clone(), survey.puts_back.clone())).collect()
 }
 
@@ -235,9 +250,7 @@ fn refuse_half_way(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> Resul
         return Ok(());
     }
     let behind = |(place, at): (&Place, &Recorded)| {
-        let capabilities = asked.parts.components.get(&place.component)?.capabilities();
-        // What has no revision of its own (a process that runs what others hold) cannot be behind.
-        let versioned = capabilities.nature == Nature::Versioned && capabilities.observe == Observe::Exactly;
+        let versioned = has_revision(asked, place);
         let there = matches!(&asked.seen.surveys.get(place)?.seen, Seen::At(revision) if *revision == at.revision);
         let left = versioned && !there && !scope.contains(&place.component) && !touched.contains_key(place);
         left.then(|| place.component.clone())

@@ -210,8 +210,8 @@ pub struct Survey {
     /// Whether it could now be restarted without a gap ([`crate::Action::Roll`]).
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rolls: bool,
-    /// What would put another revision in the place of the one gone back to, in words: a branch that is pulled, a file that names
-    /// something else, a program that updates by itself.
+    /// What would put another revision in the place of the live one, or of the one that was asked for, in words: a branch that is
+    /// pulled, a file that names something else, a program that updates by itself.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub puts_back: Vec<String>,
     /// One entry for each [`Wanted`] that was asked, in the order asked.

@@ -242,6 +242,9 @@ impl Teller<'_> {
                     detail.extend(
                         plan.left_alone.iter().map(|left| format!("{} left alone: {}", left.component, left.why)),
                     );
+                    let back =
+                        plan.puts_back.iter().flat_map(|(place, what)| what.iter().map(move |what| (place, what)));
+                    detail.extend(back.map(|(place, what)| format!("would undo it: {place}: {what}")));
                     detail.extend(loss(&plan.loss_at_most).map(|loss| format!("loses at most {loss}")));
                     self.runs.insert(run.clone(), plan);
                 }
@@ -359,6 +362,7 @@ impl Teller<'_> {
             }
             ParkedWhy::Inconclusive { step: None, why } => format!("no verdict: {why}"),
             ParkedWhy::Insufficient { why } => format!("all is done and the symptom remains: {why}"),
+            ParkedWhy::HalfWay { what } => format!("all is done and the release is not all there: {}", what.join("; ")),
             ParkedWhy::OtherAdapter { step, written_by, have } => {
                 format!("{} was written by {written_by}, and here is {have}", self.step(event, step))
             }
@@ -497,9 +501,14 @@ fn advice(failure: &Failure) -> Vec<String> {
     failure.advice.iter().map(|advice| format!("what to do: {advice}")).collect()
 }
 
+/// What a person does about a release that is not all there.
+pub const HALF_WAY: &str =
+    "find out what else changes it, have it stop, put back what it changed, and have the run look again";
+
 fn parked_advice(why: &ParkedWhy) -> Option<String> {
     match why {
         ParkedWhy::Failed { advice, .. } => advice.as_ref().map(|advice| format!("what to do: {advice}")),
+        ParkedWhy::HalfWay { .. } => Some(format!("what to do: {HALF_WAY}")),
         ParkedWhy::InDoubt { .. }
         | ParkedWhy::Inconclusive { .. }
         | ParkedWhy::Insufficient { .. }

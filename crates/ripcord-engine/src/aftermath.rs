@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use ripcord_core::{
     About, Actor, Body, Check, Compared, Condition, End, Ledger, Means, Nature, Origin, ParkedWhy, Place, Purpose,
-    Quarantine, Recorded, Release, ReleaseId, RunState, Seen, Standing, StepId, TriggerId, TriggerState, Verdict,
+    Quarantine, Recorded, Release, ReleaseId, Revision, RunState, Seen, Standing, TriggerId, TriggerState, Verdict,
     after,
 };
 use tokio::sync::broadcast;
@@ -58,23 +58,26 @@ impl Driver {
             return Ok(Some(recorded.at)); // Recorded before an interruption.
         }
         let seen = survey(&world, &[]).await;
-        for (place, revision) in &self.run.plan.ends_at {
+        // B2: the release is back, not this or that service: what was at it before the run counts as well as what the run changed.
+        let elsewhere = |(place, revision): (&Place, &Revision)| {
             let found = seen.surveys.get(place).map(|survey| &survey.seen);
-            if found != Some(&Seen::At(revision.clone())) {
-                let what = format!("`{place}` should be at {} and is {}", revision.short(), said(found));
-                let step = StepId(format!("restore/{place}"));
-                let advice = Some("something else changes it: find out what before trying again".to_owned());
-                self.park(ParkedWhy::Failed { step, what, advice }).await?;
-                return Ok(None);
-            }
+            let there = found == Some(&Seen::At(revision.clone()));
+            (!there).then(|| format!("`{place}` should be at {} and is {}", revision.short(), said(found)))
+        };
+        let what: Vec<String> = self.run.plan.ends_at.iter().filter_map(elsewhere).collect();
+        if !what.is_empty() {
+            self.park(ParkedWhy::HalfWay { what }).await?;
+            return Ok(None);
         }
         let release = self.release(&ledger, &seen);
+        let back = self.puts_back(&seen);
         let superseded = ledger.live().map(|live| live.id.clone());
         let standing = match self.run.plan.rung.means {
             Means::Restore { .. } => Standing::RolledBack { by: self.run.id.clone() },
             Means::Set { .. } => Standing::Superseded,
         };
         let (run, incident) = (self.run.id.clone(), self.run.incident.clone());
+        let told = (!back.is_empty()).then(|| tell::puts_back(&world, &self.run, &back, world.clock.now()));
         let written = self
             .desk()
             .write(|_, entry| {
@@ -83,11 +86,22 @@ impl Driver {
                 }
                 let at = entry.at();
                 let release = Release { id: ReleaseId::at(entry.next()), at, ..release };
-                entry.event(Some(run), incident, Body::Recorded { release: Box::new(release) });
+                entry.event(Some(run.clone()), incident.clone(), Body::Recorded { release: Box::new(release) });
+                if let Some(message) = told {
+                    let text = format!("this would put something else back: {}", back.join("; "));
+                    entry.event(Some(run), incident, Body::Noted { by: Actor::Policy, text });
+                    entry.message(message);
+                }
             })
             .await?;
         self.catch_up().await?;
         Ok(written.last().map(|event| event.at))
+    }
+
+    /// What would put another revision in the place of what the run restored, seen once it is there (B11).
+    fn puts_back(&self, seen: &ripcord_core::Inventory) -> Vec<String> {
+        let ours = seen.surveys.iter().filter(|(place, _)| self.run.plan.ends_at.contains_key(*place));
+        ours.flat_map(|(place, survey)| survey.puts_back.iter().map(move |what| format!("{place}: {what}"))).collect()
     }
 
     /// The state reached, as a release: what was restored as the target had it, everything else as it was seen.

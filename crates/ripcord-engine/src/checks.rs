@@ -24,18 +24,27 @@ const READ: Duration = Duration::from_secs(10);
 /// Polls the check until `passes` readings in a row satisfy it, or its time is over.
 ///
 /// Only readings begun after the call count: evidence is younger than the deed it proves. At the end of its time a check that
-/// last saw its assertion false has failed; one that last saw no data, a failing observer or too few samples is inconclusive.
+/// last saw its assertion false has failed; one that last saw no data, a failing observer or too few samples is inconclusive. A
+/// reading that only the end of that time cut short saw nothing, so what was seen before it counts.
 pub async fn run(signal: &Arc<dyn Signal>, spec: &CheckSpec, cx: &Cx, given: &Given) -> Check {
     let deadline = Instant::now() + spec.within;
     let mut backoff = Backoff::default();
     let mut in_a_row = 0;
+    let mut failed = None;
     loop {
+        let began = Instant::now();
         let limit = READ.min(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100)));
         let cx = Cx { limit, ..cx.clone() };
         let reading = tokio::time::timeout(limit, signal.read(&cx)).await;
         let reading = reading
             .unwrap_or_else(|_| Reading::Failed { why: format!("no answer within {}", ripcord_core::human(limit)) });
-        let verdict = judge(&reading, spec, given);
+        // A signal may give itself less than it was given, to be able to say so.
+        let cut_short = limit < READ && began.elapsed() >= limit / 2;
+        let verdict = match (judge(&reading, spec, given), failed.take()) {
+            (Check::Inconclusive { .. }, Some(failed)) if cut_short => failed,
+            (verdict, _) => verdict,
+        };
+        failed = matches!(verdict, Check::Fail { .. }).then(|| verdict.clone());
         match &verdict {
             Check::Pass { .. } => in_a_row += 1,
             Check::Fail { .. } | Check::Inconclusive { .. } => in_a_row = 0,
@@ -139,8 +148,8 @@ mod tests {
 
     use super::*;
 
-    /// Answers from a list, the last one for ever.
-    struct Script(Mutex<Vec<Reading>>);
+    /// Answers from a list, the last one for ever; each answer takes that long.
+    struct Script(Mutex<Vec<Reading>>, Duration);
 
     impl Signal for Script {
         fn unit(&self) -> Unit {
@@ -149,10 +158,14 @@ mod tests {
         fn fields(&self) -> &'static [&'static str] {
             &["status", "json"]
         }
-        fn read<'a>(&'a self, _: &'a Cx) -> Fut<'a, Reading> {
+        fn read<'a>(&'a self, cx: &'a Cx) -> Fut<'a, Reading> {
             let mut script = self.0.lock().unwrap();
             let next = if script.len() > 1 { script.remove(0) } else { script[0].clone() };
-            Box::pin(async move { next })
+            let (takes, limit) = (self.1, cx.limit / 2);
+            Box::pin(async move {
+                let cut = Reading::Failed { why: "it was still running".to_owned() };
+                tokio::time::timeout(limit, tokio::time::sleep(takes)).await.map_or(cut, |()| next)
+            })
         }
         fn query(&self) -> String {
             "script".to_owned()
@@ -167,7 +180,11 @@ mod tests {
     }
 
     async fn verdict(script: Vec<Reading>, passes: u32) -> Check {
-        let signal: Arc<dyn Signal> = Arc::new(Script(Mutex::new(script)));
+        slow_verdict(script, passes, Duration::ZERO).await
+    }
+
+    async fn slow_verdict(script: Vec<Reading>, passes: u32, takes: Duration) -> Check {
+        let signal: Arc<dyn Signal> = Arc::new(Script(Mutex::new(script), takes));
         let spec = CheckSpec {
             id: CheckId::new("health").unwrap(),
             signal: SignalId::new("health").unwrap(),
@@ -197,6 +214,18 @@ mod tests {
     async fn no_data_and_a_failing_observer_neither_pass_nor_fail() {
         assert!(matches!(verdict(vec![Reading::Empty], 1).await, Check::Inconclusive { .. }));
         assert!(matches!(verdict(vec![Reading::Failed { why: "x".into() }], 1).await, Check::Inconclusive { .. }));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_was_seen_is_not_forgotten_for_a_reading_that_the_end_cut_short() {
+        let takes = Duration::from_millis(900);
+        assert!(matches!(slow_verdict(vec![answer(207, "v1")], 1, takes).await, Check::Fail { .. }));
+        // It had all its time and was answered by nobody: that is the last thing seen.
+        let gone = vec![answer(207, "v1"), Reading::Failed { why: "x".into() }];
+        assert!(matches!(verdict(gone, 1).await, Check::Inconclusive { .. }));
+        // Nothing was ever seen.
+        let hangs = slow_verdict(vec![answer(200, "v1")], 1, Duration::from_secs(60)).await;
+        assert!(matches!(hangs, Check::Inconclusive { .. }));
     }
 
     #[tokio::test(start_paused = true)]

@@ -2,8 +2,8 @@
 
 use jiff::Timestamp;
 use ripcord_core::{
-    About, Call, CaptureRow, ChannelId, Decision, End, Incident, Message, ParkedWhy, Purpose, Run, RunState, Severity,
-    human,
+    About, Call, CaptureRow, ChannelId, Decision, End, HALF_WAY, Incident, Message, ParkedWhy, Purpose, Run, RunState,
+    Severity, human,
 };
 
 use crate::World;
@@ -64,6 +64,20 @@ pub fn about_run(world: &World, run: &Run, about: About, at: Timestamp) -> Messa
     }
 }
 
+/// About what would undo a run that is done: for whoever owns it.
+pub fn puts_back(world: &World, run: &Run, what: &[String], at: Timestamp) -> Message {
+    let version = run.plan.to_version.as_deref().unwrap_or("what it restored");
+    let body = format!(
+        "It is at {version} now, and this would put something else back: {}. To do: have whoever owns it take it back too.",
+        what.join("; ")
+    );
+    Message {
+        incident: run.incident.clone(),
+        run: Some(run.id.clone()),
+        ..message(world, About::Progress, run.severity, format!("{} ({}) may be undone", run.id, aim(run)), body, at)
+    }
+}
+
 /// What the run is doing, in a few words.
 pub fn aim(run: &Run) -> String {
     let to = run.plan.to_version.as_deref().unwrap_or("the state before");
@@ -114,6 +128,9 @@ pub fn parked(why: &ParkedWhy) -> String {
         ParkedWhy::Inconclusive { step: Some(step), why } => format!("`{step}` came to no verdict: {why}"),
         ParkedWhy::Inconclusive { step: None, why } => format!("no verdict: {why}"),
         ParkedWhy::Insufficient { why } => format!("everything was done and the symptom remains: {why}"),
+        ParkedWhy::HalfWay { what } => {
+            format!("everything was done and the release is not all there: {}", what.join("; "))
+        }
         ParkedWhy::OtherAdapter { step, written_by, have } => {
             format!("step `{step}` was planned by {written_by}, and this is {have}")
         }
@@ -128,8 +145,10 @@ fn advice(run: &Run) -> Vec<String> {
         )],
         RunState::Parked(why) => {
             let mut advice = vec![];
-            if let ParkedWhy::Failed { advice: Some(text), .. } = why {
-                advice.push(format!("Advice: {text}."));
+            match why {
+                ParkedWhy::Failed { advice: Some(text), .. } => advice.push(format!("Advice: {text}.")),
+                ParkedWhy::HalfWay { .. } => advice.push(format!("Advice: {HALF_WAY}.")),
+                _ => {}
             }
             advice.push(format!(
                 "To do: look, then `ripcord retry {id}`, `ripcord skip {id} STEP --reason ...`, `ripcord done {id} STEP --evidence ...` or `ripcord abandon {id}`."

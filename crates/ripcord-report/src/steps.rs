@@ -38,6 +38,7 @@ pub(crate) fn plan(page: &mut Page, record: &Record<'_>) {
     as_run(page, record);
     commands(page, record);
     left_alone(page, record);
+    puts_back(page, record);
 }
 
 /// The steps in the order in which they began; what never began comes last, in the order of the plan.
@@ -140,6 +141,17 @@ fn left_alone(page: &mut Page, record: &Record<'_>) {
         true => page.para("No component was left alone."),
         false => page.bullets(left.iter().map(|left| format!("{} {}", code(&left.component), text(&left.why)))),
     }
+}
+
+fn puts_back(page: &mut Page, record: &Record<'_>) {
+    let back = &record.run.plan.puts_back;
+    if back.is_empty() {
+        return;
+    }
+    page.heading(3, "Would undo it afterwards");
+    page.para("Nobody but a person sees to these:");
+    let lines = back.iter().flat_map(|(place, what)| what.iter().map(move |what| (place, what)));
+    page.bullets(lines.map(|(place, what)| format!("{}: {}", code(place), text(what))));
 }
 
 /// Each check and proof, with what was found.

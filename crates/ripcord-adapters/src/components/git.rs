@@ -168,6 +168,7 @@ impl Component for Checkout {
                     self.prove(cx, &wanted).await.map_err(Into::into)
                 }
                 Action::Capture { .. } => self.capture(cx, before).await.map_err(Into::into),
+                Action::Stage { to, from } => self.stage(cx, to, from.as_ref(), before).await.map_err(Into::into),
                 Action::Restore { to, from } => self.restore(cx, to, from.as_ref(), before).await,
                 other => Err(Failure::never(format!("a git working tree cannot do {other:?}")).into()),
             };
@@ -220,6 +221,8 @@ impl Checkout {
             if !looked.state.is_clean() {
                 survey.facts.insert("changed".into(), looked.state.changes());
             }
+            let leaves = wanted.iter().any(|one| one.revision != looked.revision);
+            survey.puts_back = self.puts_back(cx, live, &looked.state, leaves).await;
         }
         for one in wanted {
             let available = self.available(cx, live, one).await;
@@ -302,27 +305,40 @@ impl Checkout {
             None => return Err(cannot("nobody looked whether it can be had")),
         };
         let what = if self.paths.is_empty() { String::new() } else { format!(" of {}", self.paths.join(", ")) };
-        let words = format!(
-            "check out {}{what} beside, exchange it with {}, and keep the former ({how})",
-            revision.short(),
-            self.shown
-        );
+        // What is there already is only exchanged; some paths alone are laid over the present tree, which may change until then.
+        let stages =
+            *revision != Revision::Absent && self.paths.is_empty() && survey.seen != Seen::At(Revision::Absent);
+        let first = if stages { "" } else { "check it out beside, " };
+        let words =
+            format!("{first}exchange {} for {}{what}, and keep the former ({how})", self.shown, revision.short(),);
         let commands = match commit_of(revision) {
             Some((commit, _)) => vec![["git", "checkout", "--detach", commit].map(str::to_owned).to_vec()],
             None => vec![],
         };
-        Ok(vec![Draft {
+        let from = capture.clone().map(CaptureRef::Known);
+        let restore = Draft {
             phase: Phase::Restore,
-            action: Action::Restore { to: revision.clone(), from: capture.clone().map(CaptureRef::Known) },
+            action: Action::Restore { to: revision.clone(), from: from.clone() },
             destroys: Destroys::SetAside { keep: self.keep_aside },
             redo: Redo::Safe,
             limits: Limits { call: Duration::from_secs(600), total: Duration::from_secs(1800), tries: 3 },
-            shown: Shown { words, commands },
-        }])
+            shown: Shown { words, commands: if stages { vec![] } else { commands.clone() } },
+        };
+        let stage = stages.then(|| Draft {
+            phase: Phase::Stage,
+            action: Action::Stage { to: revision.clone(), from },
+            destroys: Destroys::Nothing,
+            shown: Shown { words: format!("check out {} beside {}", revision.short(), self.shown), commands },
+            ..restore.clone()
+        });
+        Ok(stage.into_iter().chain([restore]).collect())
     }
 
     async fn observe(&self, cx: &Cx, action: &Action, before: Option<&Before>) -> Result<Observation, Failure> {
         let live = Live::through(&self.path)?;
+        if let Action::Stage { to, .. } = action {
+            return Ok(if self.staged(cx, &live, to).await { Holds::Target } else { Holds::Origin }.into());
+        }
         let revision = match live.meta()? {
             None => Revision::Absent,
             Some(_) => self.look(cx, &live.path).await?.revision,

@@ -5,9 +5,9 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::process::Command;
 
-use ripcord_core::{Action, Available, CapturePurpose, HeldIn, Outcome, Retry, Revision, Seen, Wanted};
+use ripcord_core::{Action, Available, CapturePurpose, HeldIn, Holds, Outcome, Retry, Revision, Seen, Wanted};
 
-use crate::contract::{Rig, Site, capture_step, listing, names, restore_step, run_cx};
+use crate::contract::{Child, Rig, Site, capture_step, listing, names, proposed, restore_step, run_cx, stage_step};
 use crate::directory::{bad_tree, good_tree};
 use crate::support::{place, proof, step};
 
@@ -390,4 +390,57 @@ async fn the_only_repository_is_never_tidied_away() {
     let done = proof(site.apply(2, &away).await);
     assert_eq!(site.tidy("2200-01-01T00:00:00Z").await, Vec::<String>::new());
     assert!(Path::new(&done.set_aside[0]).join(".git").is_dir());
+}
+
+#[tokio::test]
+async fn the_target_is_checked_out_beside_before_anything_stops() {
+    let site = Site::of::<Clone>();
+    let (id, made) = site.capture(1).await;
+    let good = Clone::content(&site.path());
+    Clone::bad(&site.path());
+    let (bad, stage) = (Clone::content(&site.path()), stage_step(&id, &made));
+    assert_eq!(proposed(&site, &id, &made).await, [stage.action.clone(), restore_step(&id, &made).action]);
+    let mut at = 1;
+    while site.in_child(2, &stage, &Child { kill_at: Some(at), ..Child::default() }).is_none() {
+        at += 1;
+        assert_eq!(Clone::content(&site.path()), bad, "what is live is not touched");
+    }
+    assert!(at > 1, "it was killed at least once");
+    assert_eq!(proof(site.apply(2, &stage).await).found, format!("{} was ready", made.revision.short()));
+    assert_eq!(site.component().holds(&run_cx(2), &stage, None).await.holds, Holds::Target);
+    site.restore(2, &id, &made).await;
+    assert_eq!(Clone::content(&site.path()), good);
+    assert_eq!(site.leftovers(), Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn what_was_fetched_since_it_stood_ready_is_not_lost() {
+    let site = Site::of::<Clone>();
+    let (id, made) = site.capture(1).await;
+    Clone::bad(&site.path());
+    proof(site.apply(2, &stage_step(&id, &made)).await);
+    let tree = site.at("app");
+    git(&tree, &["tag", "fetched-meanwhile"]);
+    assert_eq!(site.component().holds(&run_cx(2), &stage_step(&id, &made), None).await.holds, Holds::Origin);
+    site.restore(2, &id, &made).await;
+    assert_eq!(git(&tree, &["tag", "--list", "fetched-*"]), "fetched-meanwhile");
+}
+
+#[tokio::test]
+async fn b11_a_branch_that_stays_at_the_bad_commit_is_told_before_and_after() {
+    let site = Site::of::<Clone>();
+    let (id, made) = site.capture(1).await;
+    let wanted = Wanted { revision: made.revision.clone(), capture: Some(id.clone()) };
+    let puts_back = async |wanted: &[Wanted]| site.component().survey(&run_cx(1), &place(), wanted).await.puts_back;
+    assert_eq!(puts_back(&[]).await, Vec::<String>::new());
+    Clone::bad(&site.path());
+    let bad = git(&site.at("app"), &["rev-parse", "--short=12", "HEAD"]);
+    let told = [format!("`main` at {bad}: a pull or a deployment of it goes there")];
+    assert_eq!(puts_back(std::slice::from_ref(&wanted)).await, told);
+    assert_eq!(puts_back(&[]).await, Vec::<String>::new(), "nobody asked to leave it");
+    site.restore(2, &id, &made).await;
+    assert_eq!(puts_back(&[]).await, told);
+    // Its owner takes it back too.
+    git(&site.at("app"), &["branch", "--force", "main", "HEAD"]);
+    assert_eq!(puts_back(&[]).await, Vec::<String>::new());
 }

@@ -179,6 +179,12 @@ impl View for PlanView {
                 plan.left_alone.iter().map(|left| vec![left.component.to_string(), left.why.clone()]).collect();
             out.push(indent(&table(&rows), 2));
         }
+        if !plan.puts_back.is_empty() {
+            out.push(format!("\n{}", strong("would undo it afterwards: for you to see to")));
+            let of = plan.puts_back.iter().flat_map(|(place, what)| what.iter().map(move |what| (place, what)));
+            let rows: Vec<_> = of.map(|(place, what)| vec![place.to_string(), what.clone()]).collect();
+            out.push(indent(&table(&rows), 2));
+        }
         out.push(String::new());
         out.extend(self.price());
         out.join("\n")

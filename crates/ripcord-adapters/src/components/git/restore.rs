@@ -15,6 +15,9 @@ use crate::components::files::{Halt, Live, Stop, Trying, blocking, meta, owner, 
 use crate::components::tree::switch::{Begun, Switch};
 use crate::components::tree::{Carried, Kept, carry};
 
+/// How the log of HEAD says that it was us.
+const DETACHED: &str = "checkout: detached by ripcord";
+
 impl Checkout {
     pub(super) async fn restore(
         &self,
@@ -58,6 +61,47 @@ impl Checkout {
         self.finish(cx, &switch, &live).await
     }
 
+    /// Checks the target out beside, before anything is stopped for it.
+    pub(super) async fn stage(
+        &self,
+        cx: &Cx,
+        to: &Revision,
+        from: Option<&CaptureRef>,
+        before: &Before,
+    ) -> Result<Proof, Failure> {
+        let live = Live::through(&self.path)?;
+        let (locking, limit) = (live.clone(), cx.limit);
+        let _lock = blocking(move |halt: &Halt| locking.lock(limit, halt)).await??;
+        let switch = Switch::staged(&live, to);
+        if self.staged(cx, &live, to).await {
+            switch.give_up();
+            return Ok(Proof::of(format!("{} was ready", to.short())));
+        }
+        switch.clear()?;
+        repository(&live.path)?;
+        unlocked(&live.path)?;
+        let present = self.look(cx, &live.path).await?;
+        let laid_out = async {
+            let new = switch.prepare()?;
+            self.lay_out(cx, &live, &present.state, to, from, before, &new).await?;
+            Ok(switch.prepared()?)
+        };
+        laid_out.await.inspect_err(|_: &Failure| switch.give_up())?;
+        Ok(Proof::of(format!("{} checked out beside {}", to.short(), self.shown)))
+    }
+
+    /// Whether the target is checked out beside, with all that the live repository knows by name.
+    pub(super) async fn staged(&self, cx: &Cx, live: &Live, to: &Revision) -> bool {
+        let switch = Switch::staged(live, to);
+        let Ok(Some(ready)) = switch.ready() else { return false };
+        let there = self.look(cx, ready).await.is_ok_and(|looked| looked.revision == *to);
+        there
+            && match (self.names(cx, ready).await, self.names(cx, &live.path).await) {
+                (Ok(ready), Ok(live)) => ready == live,
+                _ => false,
+            }
+    }
+
     /// Everything that may fail, done to a copy.
     #[expect(clippy::too_many_arguments, reason = "one caller; the parts of one restore")]
     async fn prepare(
@@ -70,27 +114,14 @@ impl Checkout {
         from: Option<&CaptureRef>,
         before: &Before,
     ) -> Result<(), Failure> {
-        let made = self.captures.find(from, before, to)?;
-        let source = self.source(to, made.clone())?;
-        if let Some(commit) = &source.commit {
-            if let Some(why) = state::missing(&self.git, &live.path, commit, None, cx.limit).await? {
-                return Err(Failure::never(why).advise("fetch it, or choose another release"));
+        let new = match self.paths.is_empty() && self.staged(cx, live, to).await {
+            true => switch.adopt(&Switch::staged(live, to))?,
+            false => {
+                let new = switch.prepare()?;
+                self.lay_out(cx, live, present, to, from, before, &new).await?;
+                new
             }
-            let content = self.tree_digest(cx, &live.path, commit).await?;
-            if source.beyond.is_none() && made.as_ref().is_some_and(|made| made.content != content) {
-                return Err(Failure::never("the record of the capture has another tree than the commit"));
-            }
-        }
-        let new = switch.prepare()?;
-        let scratch = new.with_extension("capture");
-        self.begin_tree(live, &new).await?;
-        match self.paths.is_empty() {
-            true => self.check_out(cx, &new, source.commit.as_deref().unwrap_or(&present.head)).await?,
-            false => self.check_out_paths(cx, live, &new, present, source.commit.as_deref()).await?,
-        }
-        if let Some(beyond) = &source.beyond {
-            self.overlay(cx, beyond, &new, scratch).await?;
-        }
+        };
         let tree_owner = owner(&fs::symlink_metadata(&live.path).trying("look at", &live.path)?);
         let owned = new.clone();
         blocking(move |_| copy::own_all(&owned, tree_owner)).await??;
@@ -103,6 +134,40 @@ impl Checkout {
         self.ignore_what_is_new(cx, &new).await?;
         self.compare(cx, &new, to).await?;
         Ok(switch.prepared()?)
+    }
+
+    /// The target as it was recorded, at a name of its own.
+    #[expect(clippy::too_many_arguments, reason = "the parts of one restore")]
+    async fn lay_out(
+        &self,
+        cx: &Cx,
+        live: &Live,
+        present: &State,
+        to: &Revision,
+        from: Option<&CaptureRef>,
+        before: &Before,
+        new: &Path,
+    ) -> Result<(), Failure> {
+        let made = self.captures.find(from, before, to)?;
+        let source = self.source(to, made.clone())?;
+        if let Some(commit) = &source.commit {
+            if let Some(why) = state::missing(&self.git, &live.path, commit, None, cx.limit).await? {
+                return Err(Failure::never(why).advise("fetch it, or choose another release"));
+            }
+            let content = self.tree_digest(cx, &live.path, commit).await?;
+            if source.beyond.is_none() && made.as_ref().is_some_and(|made| made.content != content) {
+                return Err(Failure::never("the record of the capture has another tree than the commit"));
+            }
+        }
+        self.begin_tree(live, new).await?;
+        match self.paths.is_empty() {
+            true => self.check_out(cx, new, source.commit.as_deref().unwrap_or(&present.head)).await?,
+            false => self.check_out_paths(cx, live, new, present, source.commit.as_deref()).await?,
+        }
+        match &source.beyond {
+            Some(beyond) => self.overlay(cx, beyond, new, new.with_extension("capture")).await,
+            None => Ok(()),
+        }
     }
 
     /// The root and the repository of the second working tree.
@@ -121,8 +186,7 @@ impl Checkout {
         // The tree is empty and the copied index says otherwise: without it every file is written afresh.
         remove(&new.join(".git/index"))?;
         point("check out");
-        let message = "checkout: detached by ripcord";
-        self.git.ask(new, &["update-ref", "--no-deref", "-m", message, "HEAD", commit], cx.limit).await?;
+        self.git.ask(new, &["update-ref", "--no-deref", "-m", DETACHED, "HEAD", commit], cx.limit).await?;
         self.git.ask(new, &["read-tree", "-u", "--reset", commit], cx.limit).await?;
         Ok(())
     }
@@ -283,18 +347,43 @@ impl Checkout {
             false => format!("{} of {} are as recorded", self.paths.join(", "), self.shown),
         };
         if let Some(bad) = bad.filter(|bad| *bad != head) {
-            let refs = ["for-each-ref", "--format=%(refname:short)", "--points-at", &bad, "refs/heads", "refs/remotes"];
-            let pointing = self.git.ask(&live.path, &refs, cx.limit).await?;
-            let pointing: Vec<_> = String::from_utf8_lossy(&pointing).lines().map(|name| format!("`{name}`")).collect();
+            let pointing = self.pointing(cx, live, &bad).await?;
             if !pointing.is_empty() {
-                let pointing = pointing.join(", ");
                 words.push_str(&format!(
-                    "; {pointing} still at {}, where a pull or deploy would take it back",
+                    "; {} still at {}, where a pull or deploy would take it back",
+                    pointing.join(", "),
                     &bad[..12]
                 ));
             }
         }
         Ok(said(words, kept))
+    }
+
+    /// What names a commit that a pull or a deployment would go to.
+    async fn pointing(&self, cx: &Cx, live: &Live, commit: &str) -> Result<Vec<String>, Failure> {
+        let refs = ["for-each-ref", "--format=%(refname:short)", "--points-at", commit, "refs/heads", "refs/remotes"];
+        let pointing = self.git.ask(&live.path, &refs, cx.limit).await?;
+        Ok(String::from_utf8_lossy(&pointing).lines().map(|name| format!("`{name}`")).collect())
+    }
+
+    /// What would take the tree to what it was taken back from, or is to be: names that still stand for that (B11).
+    pub(super) async fn puts_back(&self, cx: &Cx, live: &Live, state: &State, leaves: bool) -> Vec<String> {
+        let ask = |words: &'static [&'static str]| self.git.line(&live.path, words, cx.limit);
+        let was_ours = ask(&["log", "--walk-reflogs", "--max-count=1", "--format=%gs", "HEAD"]);
+        let bad = match leaves {
+            true => Ok(state.head.clone()),
+            false if state.branch.is_none() && was_ours.await.is_ok_and(|said| said == DETACHED) => {
+                ask(&["rev-parse", "--verify", "HEAD@{1}"]).await
+            }
+            false => return vec![],
+        };
+        let Ok(bad) = bad else { return vec![] };
+        let pointing = self.pointing(cx, live, &bad).await.unwrap_or_default();
+        let short = bad.get(..12).unwrap_or(&bad);
+        match pointing.is_empty() || bad == state.head && !leaves {
+            true => vec![],
+            false => vec![format!("{} at {short}: a pull or a deployment of it goes there", pointing.join(", "))],
+        }
     }
 }
 

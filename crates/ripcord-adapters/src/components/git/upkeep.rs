@@ -3,7 +3,7 @@
 //! A former tree has a repository of its own beside its files. It goes only when the live one has every commit that it has: a
 //! capture may be held by nothing but a commit.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::Path;
 
@@ -76,9 +76,15 @@ impl Checkout {
 
     /// What names of a repository point at, HEAD too.
     async fn tips(&self, cx: &Cx, tree: &Path) -> Result<BTreeSet<String>, Failure> {
-        let named = self.git.ask(tree, &["for-each-ref", "--format=%(objectname)"], cx.limit).await?;
         let head = self.git.line(tree, &["rev-parse", "HEAD"], cx.limit).await?;
-        let named = String::from_utf8_lossy(&named).lines().map(str::to_owned).collect::<BTreeSet<_>>();
-        Ok(named.into_iter().chain([head]).collect())
+        Ok(self.names(cx, tree).await?.into_values().chain([head]).collect())
+    }
+
+    /// The branches and tags of a repository, each with what it points at.
+    pub(super) async fn names(&self, cx: &Cx, tree: &Path) -> Result<BTreeMap<String, String>, Failure> {
+        let named = self.git.ask(tree, &["for-each-ref", "--format=%(objectname) %(refname)"], cx.limit).await?;
+        let named = String::from_utf8_lossy(&named).into_owned();
+        let pairs = named.lines().filter_map(|line| line.split_once(' '));
+        Ok(pairs.map(|(commit, name)| (name.to_owned(), commit.to_owned())).collect())
     }
 }
