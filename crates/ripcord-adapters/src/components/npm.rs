@@ -1,12 +1,12 @@
 //! What npm installs for an application, and what is built with it: put back beside, compared with the lock, and exchanged.
 //!
 //! The revision is `package.json`, the lock and the outputs other than `node_modules`; these are captured and put back byte for byte,
-//! so no build tool is needed to go back. `node_modules` is installed anew from the captured lock in a directory beside, while the
-//! present ones go on serving, and is believed once it holds what the lock says. Modules that an earlier restore set aside, and that
+//! so no build tool is needed to go back. `node_modules` is installed anew from the captured lock in a directory beside, before anything
+//! is stopped for it, and is believed once it holds what the lock says. Modules that an earlier restore set aside, and that
 //! are exactly these, are used again without any install.
 //!
 //! With `build`, the outputs are built at a restore instead, from `sources` as they are then: those belong to the revision, and must
-//! have been put back before.
+//! have been put back before, so that nothing can be installed beforehand either.
 //!
 //! Everything is exchanged name by name, each in one instant; the former names are kept together, beside the directory, so that the
 //! directory may be a working tree that must stay clean.
@@ -264,6 +264,7 @@ impl Inner {
                 Ok(blocking(move |_| inner.prove(&wanted, node)).await??)
             }
             Action::Capture { .. } => Ok(self.capture(cx, before).await?),
+            Action::Stage { to, from } => Ok(self.stage(cx, to, from.as_ref(), before).await?),
             Action::Restore { to, from } => self.restore(cx, before, to, from.as_ref()).await,
             other => Err(Failure::never(format!("npm's modules cannot do {other:?}")).into()),
         }
@@ -411,33 +412,52 @@ impl Component for Npm {
         let words = match revision {
             Revision::Absent => format!("take the modules and the lock of {} away, and keep them", self.0.shown),
             Revision::Exact(_) => {
-                format!(
-                    "install {} beside {}, check it, exchange it, and keep the former",
-                    revision.short(),
-                    self.0.shown
-                )
+                let first = if self.0.stages() { "" } else { "install it beside, check it, " };
+                format!("{first}exchange {} for {}, and keep the former", self.0.shown, revision.short())
             }
         };
+        let stages = self.0.stages() && *revision != Revision::Absent;
         let tools = [Some(&self.0.install), self.0.build.as_ref(), self.0.verify.as_ref()];
         let commands = match revision {
             Revision::Absent => vec![],
             Revision::Exact(_) => tools.into_iter().flatten().map(|tool| tool.shown(&[])).collect(),
         };
-        Ok(vec![Draft {
+        let from = capture.clone().map(CaptureRef::Known);
+        let restore = Draft {
             phase: Phase::Restore,
-            action: Action::Restore { to: revision.clone(), from: capture.clone().map(CaptureRef::Known) },
+            action: Action::Restore { to: revision.clone(), from: from.clone() },
             destroys: Destroys::SetAside { keep: self.0.keep },
             redo: Redo::Safe,
             limits: Limits { call: Duration::from_secs(900), total: Duration::from_secs(2700), tries: 3 },
-            shown: Shown { words, commands },
-        }])
+            shown: Shown { words, commands: if stages { vec![] } else { commands.clone() } },
+        };
+        let stage = stages.then(|| Draft {
+            phase: Phase::Stage,
+            action: Action::Stage { to: revision.clone(), from },
+            destroys: Destroys::Nothing,
+            shown: Shown {
+                words: format!(
+                    "install the modules of {} beside {}, unless they are kept",
+                    revision.short(),
+                    self.0.shown
+                ),
+                commands,
+            },
+            ..restore.clone()
+        });
+        Ok(stage.into_iter().chain([restore]).collect())
     }
 
-    fn holds<'a>(&'a self, _: &'a Cx, step: &'a Step, before: Option<&'a Before>) -> Fut<'a, Observation> {
+    fn holds<'a>(&'a self, cx: &'a Cx, step: &'a Step, before: Option<&'a Before>) -> Fut<'a, Observation> {
         Box::pin(async move {
             let (inner, action, before) = (Arc::clone(&self.0), step.action.clone(), before.cloned());
-            let looked = blocking(move |_| inner.observe(&action, before.as_ref())).await;
-            looked.and_then(|looked| looked).unwrap_or_else(|failure| Holds::CannotTell { why: failure.what }.into())
+            let looked = match &step.action {
+                Action::Stage { to, from } => {
+                    inner.staged(cx, to, from.as_ref(), before.as_ref()).await.map(Observation::from)
+                }
+                _ => blocking(move |_| inner.observe(&action, before.as_ref())).await.and_then(|looked| looked),
+            };
+            looked.unwrap_or_else(|failure| Holds::CannotTell { why: failure.what }.into())
         })
     }
 

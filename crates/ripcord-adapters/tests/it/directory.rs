@@ -269,10 +269,14 @@ async fn what_was_made_ready_beside_is_switched_to_without_its_capture() {
     // Killed at every instant and begun again, and once more when it is done.
     let stage = stage_step(&id, &made);
     let mut at = 1;
-    while site.in_child(2, &stage, &Child { kill_at: Some(at), ..Child::default() }).is_none() {
-        at += 1;
+    let done = loop {
+        match site.in_child(2, &stage, &Child { kill_at: Some(at), ..Child::default() }) {
+            Some(outcome) => break outcome,
+            None => at += 1,
+        }
         assert_eq!(Plain::content(&site.path()), bad, "what is live is not touched");
-    }
+    };
+    proof(done);
     assert!(at > 1, "it was killed at least once");
     assert_eq!(proof(site.apply(2, &stage).await).found, format!("{} was ready", made.revision.short()));
     assert_eq!(site.component().holds(&run_cx(2), &stage, None).await.holds, Holds::Target);

@@ -401,10 +401,14 @@ async fn the_target_is_checked_out_beside_before_anything_stops() {
     let (bad, stage) = (Clone::content(&site.path()), stage_step(&id, &made));
     assert_eq!(proposed(&site, &id, &made).await, [stage.action.clone(), restore_step(&id, &made).action]);
     let mut at = 1;
-    while site.in_child(2, &stage, &Child { kill_at: Some(at), ..Child::default() }).is_none() {
-        at += 1;
+    let done = loop {
+        match site.in_child(2, &stage, &Child { kill_at: Some(at), ..Child::default() }) {
+            Some(outcome) => break outcome,
+            None => at += 1,
+        }
         assert_eq!(Clone::content(&site.path()), bad, "what is live is not touched");
-    }
+    };
+    proof(done);
     assert!(at > 1, "it was killed at least once");
     assert_eq!(proof(site.apply(2, &stage).await).found, format!("{} was ready", made.revision.short()));
     assert_eq!(site.component().holds(&run_cx(2), &stage, None).await.holds, Holds::Target);

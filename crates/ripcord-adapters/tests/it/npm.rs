@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ripcord_core::{Action, Available, CaptureId, Holds, Made, Outcome, Readers, Seen, Wanted};
 
-use crate::contract::{Child, Rig, Site, before, capture_step, listing, restore_step, run_cx};
+use crate::contract::{Child, Rig, Site, before, capture_step, listing, proposed, restore_step, run_cx, stage_step};
 use crate::support::{component, place, proof, step};
 
 const SETTINGS: &str = "directory: app\ninstall: [sh, ../npm-ci]\nverify: []";
@@ -279,4 +279,35 @@ fn settings_that_could_not_work_are_refused() {
     assert_eq!(mistakes("directory: app\nbuild: [npm, run, build]"), ["nobody could tell what was built"]);
     assert_eq!(mistakes("directory: app\ninstall: []"), ["`install` is no command"]);
     component("npm", SETTINGS);
+}
+
+#[tokio::test]
+async fn modules_are_installed_before_anything_stops_unless_something_is_built_with_them() {
+    let (site, id, made) = site(KEPT).await;
+    let good = Modules::content(&site.path());
+    Modules::bad(&site.path());
+    let (bad, stage) = (whole(&site), stage_step(&id, &made));
+    assert_eq!(proposed(&site, &id, &made).await, [stage.action.clone(), restore_step(&id, &made).action]);
+    let mut at = 1;
+    let done = loop {
+        match site.in_child(2, &stage, &Child { kill_at: Some(at), ..Child::default() }) {
+            Some(outcome) => break outcome,
+            None => at += 1,
+        }
+        assert_eq!(whole(&site), bad, "what is live is not touched");
+    };
+    proof(done);
+    assert!(at > 1, "it was killed at least once");
+    assert_eq!(proof(site.apply(2, &stage).await).found, "its modules are there");
+    let held = site.component().holds(&run_cx(2), &stage, Some(&before(2, &stage, None))).await;
+    assert_eq!(held.holds, Holds::Target);
+    fs::remove_file(site.at("registry")).unwrap();
+    site.restore(2, &id, &made).await;
+    assert_eq!((Modules::content(&site.path()), site.leftovers()), (good, vec![]));
+    let built = site.with(BUILT);
+    registry(&built.path());
+    Modules::bad(&built.path());
+    let (id, made) = built.capture(3).await;
+    deploy(&built.path(), "3.0.0", GOOD);
+    assert_eq!(proposed(&built, &id, &made).await, [restore_step(&id, &made).action]);
 }

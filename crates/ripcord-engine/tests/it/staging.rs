@@ -145,3 +145,57 @@ async fn a_plan_that_touches_the_live_before_all_is_ready_breaks_a_law() {
         "{broken:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn b2_a_run_succeeds_only_where_the_whole_release_is_back() {
+    let made = two(Readers::Hot);
+    let universe = Universe::new(Dice(7));
+    let desk = Desk::take(world(&made, &universe, MemoryStore::new()), Duration::from_secs(3600)).await.unwrap();
+    history(&desk, &made, &universe).await.unwrap();
+    let west = Place::local(name("west"));
+    let set = |revision: &str| universe.with(|truth| truth.real.get_mut(&west).unwrap().revision = revision.to_owned());
+    // One of the two is at the target already: the plan leaves it alone, and counts on it.
+    set("good");
+    let id = approved(&desk, &restore(&made.scope)).await.unwrap();
+    let events = desk.listen();
+    let run = load(&desk, &id).await.unwrap();
+    assert!(!run.plan.steps.iter().any(|step| step.place.as_ref() == Some(&west)));
+    assert_eq!(run.plan.ends_at[&west], Revision::exact("good"));
+    set("another");
+    let mut driver = Driver::new(&desk, &Arc::new(Board::default()), run, events);
+    driver.drive().await.unwrap();
+    let RunState::Parked(ParkedWhy::HalfWay { what }) = &driver.run.state else { panic!("{:?}", driver.run.state) };
+    assert_eq!(*what, ["`west` should be at good and is at another"]);
+    // Put back, it is looked at again.
+    set("good");
+    let by = Actor::Person { user: "op".into(), host: "here".into() };
+    let body = Body::Person { by, verb: Verb::Retry { step: None } };
+    desk.write(|_, entry| entry.event(Some(id.clone()), None, body)).await.unwrap();
+    let run = load(&desk, &id).await.unwrap();
+    let events = desk.listen();
+    let mut driver = Driver::new(&desk, &Arc::new(Board::default()), run, events);
+    driver.drive().await.unwrap();
+    assert_eq!(driver.run.state, RunState::Ended(End::Succeeded));
+}
+
+#[tokio::test(start_paused = true)]
+async fn b11_what_would_undo_it_is_in_the_plan_and_told_when_it_is_still_there() {
+    let (universe, desk, mut driver) = begun(&two(Readers::Hot)).await;
+    assert_eq!(driver.run.plan.puts_back, BTreeMap::new());
+    let (east, west) = (Place::local(name("east")), Place::local(name("west")));
+    let note = |place: &Place, what: &str| (place.clone(), vec![what.to_owned()]);
+    let both = BTreeMap::from([note(&east, "a branch"), note(&west, "an updater")]);
+    universe.with(|truth| truth.puts_back = both.clone());
+    let scope = restore(&[name("east"), name("west")].into());
+    let proposal = propose(&desk.world, &scope).await.unwrap();
+    assert_eq!(proposal.priced.plan.puts_back, both);
+    // The one is mended by the time the run is done.
+    universe.with(|truth| truth.puts_back.remove(&east));
+    driver.drive().await.unwrap();
+    let events = desk.world.store.read(desk.world.app(), Seq(0), 10_000).await.unwrap();
+    let noted = events.iter().filter_map(|event| match &event.body {
+        Body::Noted { text, .. } if text.contains("put something else back") => Some(text.as_str()),
+        _ => None,
+    });
+    assert_eq!(noted.collect::<Vec<_>>(), ["this would put something else back: west: an updater"]);
+}

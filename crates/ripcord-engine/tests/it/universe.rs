@@ -82,6 +82,8 @@ pub struct Truth {
     /// What is made ready beside the live before it is restored, and what restarts without a gap.
     pub stages: BTreeSet<ComponentId>,
     pub rolls: BTreeSet<ComponentId>,
+    /// What would undo a restore, by place.
+    pub puts_back: BTreeMap<Place, Vec<String>>,
     /// What is ready beside the live.
     pub staged: BTreeSet<(Place, Revision)>,
     /// What was set aside, by place, and what tidying it comes to.
@@ -124,6 +126,7 @@ impl Universe {
             breaks: false,
             stages: BTreeSet::new(),
             rolls: BTreeSet::new(),
+            puts_back: BTreeMap::new(),
             staged: BTreeSet::new(),
             aside: BTreeMap::new(),
         };
@@ -334,6 +337,7 @@ impl Component for Fake {
                 survey.instance = Some(real.instance.to_string());
                 survey.rolls = self.universe.with(|truth| truth.rolls.contains(&place.component));
             }
+            survey.puts_back = self.universe.with(|truth| truth.puts_back.get(place).cloned().unwrap_or_default());
             let had = |w: &Wanted| match self.universe.with(|truth| truth.gone.contains(&w.revision.short())) {
                 true => Available::Missing { why: "somebody deleted it".into() },
                 false => Available::Here { how: "made of thin air".into() },

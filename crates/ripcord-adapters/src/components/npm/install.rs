@@ -6,15 +6,15 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use ripcord_core::{Cx, Failure, Retry, Revision};
+use ripcord_core::{Before, CaptureRef, Cx, Failure, Holds, Proof, Retry, Revision};
 use tokio::time::Instant;
 
 use super::state::Target;
-use super::swap::{Area, kept_modules};
+use super::swap::{Area, is_staged, kept_modules};
 use super::{Digests, Inner, MODULES};
 use crate::components::files::captures::vault_failure;
 use crate::components::files::{
-    FileError, Stop, Trying, blocking, exchange_works, make_directory, meta, point, remove, rename_new, write_new,
+    FileError, Live, Stop, Trying, blocking, exchange_works, make_directory, meta, point, remove, rename_new, write_new,
 };
 use crate::components::tool::Tool;
 use crate::components::tree;
@@ -24,6 +24,75 @@ use crate::hosts::within;
 const NPMRC: &str = ".npmrc";
 
 impl Inner {
+    /// Whether an install can come before anything is stopped for it: what it reads is all in the capture.
+    pub(super) fn stages(&self) -> bool {
+        !self.names.builds && self.names.sources.is_empty()
+    }
+
+    fn target(&self, to: &Revision, from: Option<&CaptureRef>, before: &Before) -> Result<Target, Failure> {
+        let made = self.captures.find(from, before, to)?;
+        let made = made.ok_or_else(|| Failure::never("the step names no capture to install from"))?;
+        Target::captured(&self.names, &self.captures, &made)
+    }
+
+    /// Whether the target's modules are live, kept or made ready.
+    fn at_hand(&self, target: &Target, node: Option<&str>) -> Result<bool, FileError> {
+        let live = self.names.directory.join(MODULES);
+        Ok(target.is(&self.names, MODULES, &live) || kept_modules(&self.names, target, node)?.is_some())
+    }
+
+    pub(super) async fn staged(
+        self: &Arc<Self>,
+        cx: &Cx,
+        to: &Revision,
+        from: Option<&CaptureRef>,
+        before: Option<&Before>,
+    ) -> Result<Holds, Failure> {
+        let Some(before) = before.cloned() else { return Ok(Holds::Origin) };
+        let node = self.node(cx.limit).await;
+        let (inner, to, from) = (Arc::clone(self), to.clone(), from.cloned());
+        blocking(move |_| {
+            let target = inner.target(&to, from.as_ref(), &before)?;
+            Ok(if inner.at_hand(&target, node.as_deref())? { Holds::Target } else { Holds::Origin })
+        })
+        .await?
+    }
+
+    /// Installs the target's modules beside; a restore takes them as it takes those that were kept.
+    pub(super) async fn stage(
+        self: &Arc<Self>,
+        cx: &Cx,
+        to: &Revision,
+        from: Option<&CaptureRef>,
+        before: &Before,
+    ) -> Result<Proof, Failure> {
+        let deadline = Instant::now() + within(cx.limit);
+        let node = self.node(cx.limit).await;
+        let (inner, limit, used_for) = (Arc::clone(self), cx.limit, node.clone());
+        let (wanted, from, step) = (to.clone(), from.cloned(), before.clone());
+        let (_held, area, wanting) = blocking(move |halt| -> Result<_, Failure> {
+            let held = Live::of(&inner.names.directory.join(&inner.names.lock))?.lock(limit, halt)?;
+            let target = inner.target(&wanted, from.as_ref(), &step)?;
+            let area = Area::staged(&inner.names, &wanted)?;
+            if inner.at_hand(&target, used_for.as_deref())? {
+                area.give_up();
+                return Ok((held, area, None));
+            }
+            area.clear()?;
+            Ok((held, area, Some(target)))
+        })
+        .await??;
+        let Some(target) = wanting else { return Ok(Proof::of("its modules are there")) };
+        let installed = async {
+            self.lay_out(&area, &target, node.as_deref()).await?;
+            self.install(&area, &target, deadline).await?;
+            let (area, node) = (area.clone(), node.clone());
+            blocking(move |_| area.stands(node.as_deref())).await?
+        };
+        installed.await.inspect_err(|_: &Failure| area.give_up())?;
+        Ok(Proof::of(format!("{} packages installed beside {}, and checked", target.packages, self.shown)))
+    }
+
     /// Prepares all that differs, and says how in words.
     pub(super) async fn prepare(
         self: &Arc<Self>,
@@ -65,6 +134,9 @@ impl Inner {
             // The last of all: a preparation that is begun again is taken away.
             if let Some(kept) = &kept {
                 rename_new(kept, &area.part.join(MODULES))?;
+                if let Some(staged) = kept.parent().filter(|parent| is_staged(parent)) {
+                    remove(staged)?;
+                }
             }
             area.prepared(built.as_ref())?;
             Ok((wanted.outputs, how))

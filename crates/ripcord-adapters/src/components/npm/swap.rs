@@ -14,7 +14,7 @@ use super::{Digests, MODULES};
 use crate::components::files::{
     FileError, Live, Stop, Trying, exchange, meta, remove, rename_new, sync, sync_all, write_new,
 };
-use crate::components::tidy::TIME;
+use crate::components::tidy::{STAGED, TIME};
 
 /// The digests of what was built, beside it.
 const BUILT: &str = "built.json";
@@ -50,14 +50,16 @@ pub(super) fn beside(names: &Names) -> Result<Live, FileError> {
     Ok(Live { path, parent: directory.parent, name })
 }
 
-/// Modules that were set aside and are exactly the target's, used for the same Node; the newest.
+/// Modules that were set aside or made ready and are exactly the target's, for the same Node; those made ready first, then the newest.
 pub(super) fn kept_modules(names: &Names, target: &Target, node: Option<&str>) -> Result<Option<PathBuf>, FileError> {
     let live = beside(names)?;
-    let begins = format!("{}-failed-", live.name.display());
+    let begins = [format!("{}-failed-", live.name.display()), format!("{}{STAGED}", live.name.display())];
     let list = fs::read_dir(&live.parent).and_then(|list| list.map(|e| e.map(|e| e.file_name())).collect());
     let mut found: Vec<_> = list.trying("list", &live.parent)?;
-    found.retain(|name: &std::ffi::OsString| name.to_str().is_some_and(|name| name.starts_with(&begins)));
-    found.sort();
+    // A `.part` may hold modules that look whole and were never flushed or checked.
+    let ours = |name: &str| begins.iter().any(|begin| name.starts_with(begin)) && !name.ends_with(".part");
+    found.retain(|name: &std::ffi::OsString| name.to_str().is_some_and(ours));
+    found.sort_by_key(|name| (is_staged(Path::new(name)), name.clone()));
     let suits = |path: &PathBuf| {
         let used_for = fs::read_to_string(path.with_file_name(NODE)).ok();
         path.is_dir() && used_for.as_deref().map(str::trim) == node && target.is(names, MODULES, path)
@@ -65,7 +67,39 @@ pub(super) fn kept_modules(names: &Names, target: &Target, node: Option<&str>) -
     Ok(found.iter().rev().map(|name| live.parent.join(name).join(MODULES)).find(suits))
 }
 
+/// Whether it is where modules were made ready, and not what was live once.
+pub(super) fn is_staged(path: &Path) -> bool {
+    path.file_name().is_some_and(|name| name.to_string_lossy().contains(STAGED))
+}
+
 impl Area {
+    /// Where the modules of a revision are made ready before anybody exchanges them.
+    pub(super) fn staged(names: &Names, to: &Revision) -> Result<Self, FileError> {
+        let live = beside(names)?;
+        let name = format!("{STAGED}{}", to.short().replace(':', "-"));
+        Ok(Self {
+            directory: Live::through(&names.directory)?.path,
+            part: live.beside(&format!("{name}.part")),
+            ready: live.beside(&name),
+            kept: [PathBuf::new(), PathBuf::new()],
+            live,
+        })
+    }
+
+    /// Takes away what is there of it.
+    pub(super) fn clear(&self) -> Result<(), FileError> {
+        remove(&self.part)?;
+        remove(&self.ready)
+    }
+
+    /// The modules are whole and checked.
+    pub(super) fn stands(&self, node: Option<&str>) -> Result<(), Failure> {
+        if let Some(node) = node {
+            write_new(&self.part.join(NODE), node.as_bytes(), 0o644, None)?;
+        }
+        self.prepared(None)
+    }
+
     pub(super) fn new(names: &Names, before: &Before) -> Result<Self, FileError> {
         let live = beside(names)?;
         let key = before.key.file_name();
