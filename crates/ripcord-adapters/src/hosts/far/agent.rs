@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_config::Loaded;
@@ -18,11 +19,17 @@ use serde::Serialize;
 use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 
-use super::calls::Calls;
+use super::calls::{Calls, Kept};
 use super::pair::{Answers, Peer, Said, start};
 use super::vault::{Distant, Offers};
 use super::words::{Hello, Known, Mentioned, ToAgent, ToController, Welcome, greeting, pack};
 use crate::{Adapters, BuildCx, build_component, build_signal, secrets};
+
+/// How long a controller may say nothing before it counts as gone: it says that it is there every [`PULSE`](super::words::PULSE).
+///
+/// What ends on its side is not always heard of here: where no packet arrives any more, or its machine lost power, the server of this
+/// login would hold on for hours.
+const SILENCE: Duration = Duration::from_secs(45);
 
 /// Serves the controller at the other end of these streams; returns when it is gone and every call that acts has ended.
 ///
@@ -35,7 +42,7 @@ pub async fn serve(
     write.write_all(format!("{}\n", greeting()).as_bytes()).await?;
     write.flush().await?;
     let agent = Arc::new(Agent { site: OnceLock::new(), offers: Arc::default() });
-    let (_peer, serving) = start(read, write, agent);
+    let (_peer, serving) = start(read, write, agent, SILENCE);
     // It ends with the connection; a panic inside is one call's, and was its answer.
     let _ = serving.await;
     Ok(())
@@ -74,6 +81,7 @@ impl Answers for Agent {
                 serde_json::from_value(body).map_err(|error| format!("it was not understood: {error}"))?;
             match ask {
                 ToAgent::Hello(hello) => value(&self.hello(peer, *hello).await?),
+                ToAgent::Here => value(&()),
                 ToAgent::Give { offer, numbers } => {
                     let offer = self.offers.find(offer)?;
                     let given = tokio::task::spawn_blocking(move || offer.give(&numbers)).await;
@@ -204,7 +212,7 @@ impl Site {
                 value(&self.component(&component).await?.tidy(&cx, &place, before).await)
             }
             ToAgent::Read { signal, cx } => value(&self.signal(&signal)?.read(&cx).await),
-            ToAgent::Hello(_) | ToAgent::Give { .. } | ToAgent::Settled { .. } => {
+            ToAgent::Hello(_) | ToAgent::Here | ToAgent::Give { .. } | ToAgent::Settled { .. } => {
                 Err("it is not for the site to answer".to_owned())
             }
         }
@@ -268,7 +276,11 @@ impl Site {
         }
         let _lock = match self.calls.lock(&before.key, cx.limit).await {
             Ok(lock) => lock,
-            Err(kept) => return Outcome::Unknown { why: self.on_host(&kept) },
+            Err(kept @ Kept::Busy { .. }) => return Outcome::Unknown { why: self.on_host(&kept) },
+            Err(kept @ Kept::Io { .. }) => {
+                let advice = "see that there is room in `~/.local/state` there, and that this user may write in it";
+                return Outcome::Failed(Failure::later(self.on_host(&kept)).advise(advice));
+            }
         };
         if let Some(outcome) = self.calls.outcome(&before.key, before.at) {
             return outcome;

@@ -89,8 +89,10 @@ impl Calls {
             let file = options.open(&path).map_err(failed)?;
             match rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) if is_still(&file, &path) => {
-                    let write = file.set_len(0).and_then(|()| write!(&file, "{}", std::process::id()));
-                    write.map_err(failed)?;
+                    // Only for who waits to read: where the disk is full it is locked all the same.
+                    if let Err(error) = file.set_len(0).and_then(|()| write!(&file, "{}", std::process::id())) {
+                        tracing::debug!(%error, "a lock does not say whose it is");
+                    }
                     return Ok(Locked(file));
                 }
                 // It was removed for its age between our opening and our locking it.
@@ -115,16 +117,21 @@ impl Calls {
         (left.key == *key && left.at == at).then_some(left.outcome)
     }
 
-    /// Leaves an outcome, durably: the next to ask may be another machine.
+    /// Leaves an outcome, for whoever asks after this connection.
+    ///
+    /// Not synced: it need not survive this machine. What was done before the power was lost says nothing of what is so after it, and is
+    /// to be looked at then; and every step on every host would wait for its disk.
     pub(crate) fn leave(&self, key: &Key, at: Timestamp, outcome: &Outcome) -> io::Result<()> {
         let path = self.outcome_path(key, at);
         let temporary = path.with_extension(format!("tmp-{}", std::process::id()));
-        let left = Left { key: key.clone(), at, outcome: outcome.clone() };
-        let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary)?;
-        file.write_all(&serde_json::to_vec(&left)?)?;
-        file.sync_all()?;
-        fs::rename(&temporary, &path)?;
-        File::open(&self.directory)?.sync_all()
+        let left = serde_json::to_vec(&Left { key: key.clone(), at, outcome: outcome.clone() })?;
+        let open = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&temporary);
+        let written = open.and_then(|mut file| file.write_all(&left)).and_then(|()| fs::rename(&temporary, &path));
+        if written.is_err() {
+            // Of no use to anybody, and in the way where there was no room for it.
+            let _ = fs::remove_file(&temporary);
+        }
+        written
     }
 
     /// Somebody heard of it.
@@ -190,6 +197,26 @@ mod tests {
             drop(held);
         });
         again.unwrap();
+    }
+
+    #[tokio::test]
+    async fn where_nothing_can_be_kept_nothing_is_locked() {
+        let (dir, calls) = calls();
+        fs::remove_dir_all(dir.path().join("state")).unwrap();
+        let Err(Kept::Io { source, .. }) = calls.lock(&Key("a".into()), Duration::ZERO).await else {
+            panic!("no place")
+        };
+        assert_eq!(source.kind(), io::ErrorKind::NotFound);
+    }
+
+    #[test]
+    fn an_outcome_that_cannot_be_left_leaves_nothing() {
+        let (_dir, calls) = calls();
+        let (key, at) = (Key("a".into()), Timestamp::from_second(1_800_000_000).unwrap());
+        // What stands in its place cannot be replaced by a file.
+        fs::create_dir(calls.outcome_path(&key, at)).unwrap();
+        calls.leave(&key, at, &Outcome::Unknown { why: String::new() }).unwrap_err();
+        assert_eq!(fs::read_dir(&calls.directory).unwrap().count(), 1);
     }
 
     #[test]

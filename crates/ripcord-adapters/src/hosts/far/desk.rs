@@ -173,6 +173,8 @@ mod tests {
     use super::super::pair::{Cut, start};
     use super::*;
 
+    const LONG: std::time::Duration = std::time::Duration::from_secs(60);
+
     struct Nobody;
     impl Answers for Nobody {
         fn answer(self: Arc<Self>, _: Peer, _: Said) -> Fut<'static, Result<Said, String>> {
@@ -210,9 +212,9 @@ mod tests {
         });
         let (here, there) = duplex(1 << 16);
         let (read, write) = tokio::io::split(here);
-        let (near, _) = start(read, write, Arc::clone(&desk) as _);
+        let (near, _) = start(read, write, Arc::clone(&desk) as _, LONG);
         let (read, write) = tokio::io::split(there);
-        let (agent, _) = start(read, write, Arc::new(Nobody));
+        let (agent, _) = start(read, write, Arc::new(Nobody), LONG);
         (near, agent, desk, captures)
     }
 

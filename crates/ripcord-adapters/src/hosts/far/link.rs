@@ -15,7 +15,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::desk::Desk;
 use super::pair::{Cut, Peer, start};
-use super::words::{Hello, Known, Mentioned, ToAgent, Welcome};
+use super::words::{Hello, Known, Mentioned, PULSE, ToAgent, Welcome};
 use crate::hosts::ssh::{Dialled, Leading, LinkError, Program, Said, Ssh, Transport};
 
 /// The first pause between two tries; doubled each time up to [`SLOWEST`].
@@ -217,7 +217,8 @@ impl Link {
             handed: Mutex::default(),
             readings: super::desk::Readings::default(),
         });
-        let (peer, _) = start(read, write, Arc::clone(&desk) as _);
+        // That a host is silent is noticed by `ssh`.
+        let (peer, _) = start(read, write, Arc::clone(&desk) as _, Duration::MAX);
         let hello = Hello {
             app: home.app.clone(),
             host: self.id.clone(),
@@ -241,6 +242,7 @@ impl Link {
         let ahead_ms = welcome.now.as_millisecond() - middle;
         let login = began.elapsed();
         tracing::info!(host = %self.id, pid = welcome.pid, login_ms = login.as_millis(), ahead_ms, "connected");
+        tokio::spawn(be_there(peer.clone()));
         Ok(Session { peer, desk, said, told: Mutex::default(), welcome, login, ahead_ms, _leading: leading })
     }
 
@@ -273,6 +275,20 @@ impl Link {
                 Err(Lost::Midway(self.broke(&cut, &session.said)))
             }
             Err(Cut::Refused(why)) => Err(Lost::Refused(format!("`{}`: {why}", self.id))),
+        }
+    }
+}
+
+/// Says that somebody is there until the conversation is over: an agent that hears nothing takes the controller for gone.
+async fn be_there(peer: Peer) {
+    loop {
+        let said = async {
+            sleep(PULSE).await;
+            peer.tell(&ToAgent::Here).await;
+        };
+        tokio::select! {
+            () = said => {}
+            () = peer.closed() => return,
         }
     }
 }

@@ -9,6 +9,7 @@ use std::collections::HashMap;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use ripcord_core::Fut;
 use serde::de::DeserializeOwned;
@@ -17,6 +18,7 @@ use serde_json::Value;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinHandle, JoinSet};
+use tokio::time::timeout;
 
 /// More than any message of ours: the outline of some 400,000 files.
 const LARGEST: usize = 64 << 20;
@@ -84,18 +86,20 @@ impl Inner {
     }
 }
 
-/// Speaks over the two streams until one of them ends. The task ends when no call is being answered any more.
+/// Speaks over the two streams until one of them ends, or nothing comes for as long as `silence`. The task ends when no call is being
+/// answered any more.
 pub(crate) fn start(
     read: impl AsyncRead + Send + Unpin + 'static,
     write: impl AsyncWrite + Send + Unpin + 'static,
     answers: Arc<dyn Answers>,
+    silence: Duration,
 ) -> (Peer, JoinHandle<()>) {
     let (out, queue) = mpsc::channel(QUEUE);
     let inner =
         Inner { out, waiting: Mutex::default(), next: AtomicU64::new(NOBODY + 1), closed: watch::channel(false).0 };
     let peer = Peer(Arc::new(inner));
     tokio::spawn(write_all(peer.clone(), write, queue));
-    let task = tokio::spawn(listen(peer.clone(), read, answers));
+    let task = tokio::spawn(listen(peer.clone(), read, answers, silence));
     (peer, task)
 }
 
@@ -119,13 +123,13 @@ async fn write_all(peer: Peer, mut write: impl AsyncWrite + Unpin, mut queue: mp
     peer.0.close();
 }
 
-async fn listen(peer: Peer, mut read: impl AsyncRead + Unpin, answers: Arc<dyn Answers>) {
+async fn listen(peer: Peer, mut read: impl AsyncRead + Unpin, answers: Arc<dyn Answers>, silence: Duration) {
     let mut closed = peer.0.closed.subscribe();
     let mut answering = JoinSet::new();
     let mut begun: HashMap<u64, (AbortHandle, bool)> = HashMap::new();
     loop {
         let frame = tokio::select! {
-            frame = frame(&mut read) => frame,
+            frame = frame(&mut read, silence) => frame,
             _ = closed.wait_for(|closed| *closed) => break,
         };
         let (head, bytes) = match frame {
@@ -235,6 +239,12 @@ impl Peer {
         *self.0.closed.borrow()
     }
 
+    /// Returns once the conversation is over.
+    pub(crate) async fn closed(&self) {
+        // The sender lives as long as this.
+        let _ = self.0.closed.subscribe().wait_for(|closed| *closed).await;
+    }
+
     /// Ends the conversation from this side.
     pub(crate) fn close(&self) {
         self.0.close();
@@ -290,11 +300,12 @@ fn encode(head: &Head, bytes: &[u8]) -> Result<Vec<u8>, String> {
     Ok(frame)
 }
 
-/// The next frame; none where the stream ended between two.
-async fn frame(read: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(Head, Vec<u8>)>> {
+/// The next frame; none where the stream ended between two. An error where nothing at all comes for as long as `silence`.
+async fn frame(read: &mut (impl AsyncRead + Unpin), silence: Duration) -> io::Result<Option<(Head, Vec<u8>)>> {
     let bad = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+    let silent = |_| io::Error::from(io::ErrorKind::TimedOut);
     let mut length = [0; 4];
-    if let Err(error) = read.read_exact(&mut length).await {
+    if let Err(error) = timeout(silence, read.read_exact(&mut length)).await.map_err(silent)? {
         return if error.kind() == io::ErrorKind::UnexpectedEof { Ok(None) } else { Err(error) };
     }
     let length = u32::from_be_bytes(length) as usize;
@@ -302,8 +313,10 @@ async fn frame(read: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(Head, 
         return Err(bad("a frame of an impossible length"));
     }
     let mut frame = vec![];
-    // Grows with what comes, not with what is announced.
-    if read.take(length as u64).read_to_end(&mut frame).await? != length {
+    let mut rest = read.take(length as u64);
+    // Grows with what comes, not with what is announced. A large one on a slow way is not silence.
+    while timeout(silence, rest.read_buf(&mut frame)).await.map_err(silent)?? > 0 {}
+    if frame.len() != length {
         return Err(bad("the stream ended within a frame"));
     }
     let (head, rest) = frame.split_at(4);
@@ -316,7 +329,6 @@ async fn frame(read: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(Head, 
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU32;
-    use std::time::Duration;
 
     use tokio::io::duplex;
 
@@ -328,6 +340,8 @@ mod tests {
         dropped: AtomicU32,
         ended: AtomicU32,
     }
+
+    const LONG: Duration = Duration::from_secs(60);
 
     struct CountDrop(Arc<Echo>);
     impl Drop for CountDrop {
@@ -373,7 +387,7 @@ mod tests {
         let one = |stream| {
             let (read, write) = tokio::io::split(stream);
             let echo = Arc::new(Echo::default());
-            let (peer, task) = start(read, write, Arc::clone(&echo) as _);
+            let (peer, task) = start(read, write, Arc::clone(&echo) as _, LONG);
             (peer, echo, task)
         };
         (one(here), one(there))
@@ -436,13 +450,25 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn silence_ends_the_conversation_also_within_a_frame() {
+        for begun in [&b""[..], b"\0\0", b"\0\0\0\x08\0\0"] {
+            let (mut here, there) = duplex(1 << 10);
+            let (read, write) = tokio::io::split(there);
+            let (peer, task) = start(read, write, Arc::new(Echo::default()), Duration::from_millis(20));
+            here.write_all(begun).await.unwrap();
+            task.await.unwrap();
+            assert!(peer.is_closed());
+        }
+    }
+
+    #[tokio::test]
     async fn nonsense_ends_the_conversation() {
         for nonsense in
             [&b"\xff\xff\xff\xff"[..], b"\0\0\0\x08\0\0\0\xff{}  ", b"\0\0\0\x06\0\0\0\x02{}", b"\0\0\0\x01x"]
         {
             let (mut here, there) = duplex(1 << 10);
             let (read, write) = tokio::io::split(there);
-            let (peer, task) = start(read, write, Arc::new(Echo::default()));
+            let (peer, task) = start(read, write, Arc::new(Echo::default()), LONG);
             here.write_all(nonsense).await.unwrap();
             drop(here);
             task.await.unwrap();

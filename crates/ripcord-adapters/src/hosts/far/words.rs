@@ -2,6 +2,7 @@
 //! understood by another one.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_core::{
@@ -12,6 +13,9 @@ use serde::{Deserialize, Serialize};
 
 /// Raised when the frames or the words change in a way that the version of Ripcord does not tell.
 pub(crate) const PROTOCOL: u32 = 1;
+
+/// How often a controller says that it is there.
+pub(crate) const PULSE: Duration = Duration::from_secs(15);
 
 /// The line an agent begins with, before any frame: `ripcord-agent <protocol> <version>`. What a login prints stands before it.
 pub(crate) const GREETING: &str = "ripcord-agent ";
@@ -59,6 +63,8 @@ pub(crate) type Mentioned = Vec<(CaptureId, Known)>;
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum ToAgent {
     Hello(Box<Hello>),
+    /// Nothing: only that somebody is there.
+    Here,
     Survey {
         component: ComponentId,
         cx: Cx,
