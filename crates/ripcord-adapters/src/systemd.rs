@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use ripcord_config::Mistake;
 
 const PROPERTIES: &str = "--property=LoadState,ActiveState,SubState,Result,Type,NRestarts,InvocationID,FragmentPath,DropInPaths,\
-     UnitFileState,ExecMainCode,ExecMainStatus,MainPID,NeedDaemonReload";
+     UnitFileState,ExecMainCode,ExecMainStatus,MainPID,NeedDaemonReload,RemainAfterExit,KillMode,TasksCurrent";
 
 /// A unit as it is now.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,8 @@ pub(crate) struct Unit {
     pub(crate) sub: String,
     /// Why it ended, where it did.
     pub(crate) result: String,
-    pub(crate) oneshot: bool,
+    /// Whether it ends when it has done what it is for, and stands for nothing afterwards.
+    pub(crate) passing: bool,
     pub(crate) restarts: u64,
     /// The present or the last instance.
     pub(crate) invocation: Option<String>,
@@ -31,6 +32,8 @@ pub(crate) struct Unit {
     pub(crate) pid: Option<u32>,
     /// Whether its files were changed since systemd read them.
     pub(crate) stale: bool,
+    /// How many processes it has that systemd would have ended with it: with `KillMode=process` or `none` they may outlive it.
+    tasks: u64,
 }
 
 impl Unit {
@@ -51,7 +54,7 @@ impl Unit {
             active: filled("ActiveState")?,
             sub: word("SubState"),
             result: word("Result"),
-            oneshot: word("Type") == "oneshot",
+            passing: word("Type") == "oneshot" && word("RemainAfterExit") != "yes",
             restarts: word("NRestarts").parse().unwrap_or_default(),
             invocation: filled("InvocationID").filter(|id| id.bytes().any(|byte| byte != b'0')),
             fragment: filled("FragmentPath"),
@@ -60,6 +63,11 @@ impl Unit {
             exit: code.map(|code| (code, word("ExecMainStatus"))),
             pid: word("MainPID").parse().ok().filter(|pid| *pid != 0),
             stale: word("NeedDaemonReload") == "yes",
+            // It says `[not set]` where nobody counts them.
+            tasks: match word("KillMode").as_str() {
+                "process" | "none" => 0,
+                _ => word("TasksCurrent").parse().ok().filter(|tasks| *tasks != u64::MAX).unwrap_or_default(),
+            },
         })
     }
 
@@ -76,9 +84,22 @@ impl Unit {
         matches!(self.active.as_str(), "active" | "reloading" | "refreshing")
     }
 
-    /// Whether it ran, did what it was for, and ended.
-    pub(crate) fn is_done(&self) -> bool {
-        self.oneshot && self.active == "inactive" && self.result == "success" && self.exit.is_some()
+    /// How many of its processes live on although it was stopped: systemd stops asking when they were not to be killed, or cannot be.
+    pub(crate) fn left_behind(&self) -> u64 {
+        if self.is_up() { 0 } else { self.tasks }
+    }
+
+    /// Whether systemd does not start it again by itself any more, after it did so as often as it may.
+    ///
+    /// The result does not tell: it stays the one of the first failure, `exit-code`, and is `start-limit-hit` only where a start by
+    /// hand was refused.
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.active == "failed" && (self.restarts > 0 || self.result == "start-limit-hit")
+    }
+
+    /// Whether it failed of late, so that systemd may refuse to start it whatever it has become since.
+    pub(crate) fn has_used_tries(&self) -> bool {
+        self.active == "failed" || self.restarts > 0 || self.is_up() && !self.is_active()
     }
 
     /// The running instance.
@@ -97,6 +118,14 @@ impl Unit {
         {
             let how = if code == "1" { "exit code" } else { "signal" };
             words.push_str(&format!(", its process ended with {how} {status}"));
+        }
+        if self.is_given_up() && self.restarts > 0 {
+            words.push_str(&format!(", given up after {} restarts", self.restarts));
+        }
+        match self.left_behind() {
+            0 => {}
+            1 => words.push_str(", and 1 of its processes still runs"),
+            n => words.push_str(&format!(", and {n} of its processes still run")),
         }
         words
     }
@@ -159,10 +188,31 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_that_ran_and_ended_is_done() {
-        let ended = [("Type", "oneshot"), ("ActiveState", "inactive"), ("SubState", "dead"), ("ExecMainCode", "1")];
-        assert!(with(&ended).is_done());
-        assert!(!with(&[&ended[..], &[("Result", "exit-code")]].concat()).is_done());
-        assert!(!with(&ended[1..]).is_done(), "a service that ended is gone");
+    fn a_unit_that_was_started_too_often_is_given_up_whatever_its_result() {
+        let failed = [("ActiveState", "failed"), ("SubState", "failed"), ("Result", "exit-code"), ("NRestarts", "5")];
+        let unit = with(&failed);
+        assert!(unit.is_given_up() && unit.has_used_tries());
+        assert_eq!(unit.words(), "failed (failed), exit-code, given up after 5 restarts");
+        assert!(!with(&failed[..3]).is_given_up(), "it was not started again at all");
+        assert!(!with(&[]).has_used_tries());
+    }
+
+    #[test]
+    fn processes_that_outlive_their_unit_are_told_where_they_should_not() {
+        let more = |words: &str| Unit::read(&format!("{ACTIVE}{words}")).unwrap();
+        assert_eq!(more("TasksCurrent=2\n").left_behind(), 0, "it runs");
+        let stopped = "ActiveState=failed\nTasksCurrent=2\nKillMode";
+        assert_eq!(more(&format!("{stopped}=control-group\n")).left_behind(), 2);
+        assert!(more(&format!("{stopped}=control-group\n")).words().ends_with("and 2 of its processes still run"));
+        assert_eq!(more(&format!("{stopped}=process\n")).left_behind(), 0, "so it is meant");
+        assert_eq!(more("ActiveState=inactive\nTasksCurrent=[not set]\n").left_behind(), 0);
+        assert_eq!(more("ActiveState=inactive\nTasksCurrent=18446744073709551615\n").left_behind(), 0);
+    }
+
+    #[test]
+    fn a_unit_that_only_passes_is_known() {
+        let more = |words: &str| Unit::read(&format!("{ACTIVE}{words}")).unwrap().passing;
+        assert!(more("Type=oneshot\nRemainAfterExit=no\n"));
+        assert!(!more("Type=oneshot\nRemainAfterExit=yes\n") && !more(""));
     }
 }

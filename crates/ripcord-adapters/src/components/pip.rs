@@ -429,7 +429,12 @@ impl Inner {
         let frozen = match self.look(cx.limit).await? {
             Looked::At(frozen) => frozen,
             Looked::Absent => {
-                return Err(Failure::never(format!("{} is not there, and nothing needs a capture", self.shown)));
+                let (captures, cx, key) = (self.captures.clone(), cx.clone(), before.key.clone());
+                // Going back to nothing needs nothing of it: it says that there was nothing.
+                let nothing = vec![Source::Bytes { path: "absent".to_owned(), bytes: vec![], mode: 0o600 }];
+                let manifest = blocking(move |_| captures.store(&cx, &key, "the present state", nothing)).await??;
+                let made = captures::made(Revision::Absent, Some("(absent)".to_owned()), &manifest)?;
+                return Ok(Proof { capture: Some(made), ..Proof::of(format!("{} (absent) captured", self.shown)) });
             }
             Looked::Between(why) => return Err(Failure::never(format!("what is in it cannot be told: {why}"))),
         };

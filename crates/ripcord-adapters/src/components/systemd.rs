@@ -162,8 +162,9 @@ impl Inner {
     }
 
     async fn look(&self, cx: &Cx) -> Result<Looked, Failure> {
-        let unit = self.manager.look(within(cx.limit)).await?;
+        let mut unit = self.manager.look(within(cx.limit)).await?;
         let (content, revision) = self.content()?;
+        unit.stale |= content.is_unread(&unit);
         Ok(Looked { unit, content, revision })
     }
 
@@ -199,7 +200,7 @@ impl Inner {
         survey.instance = unit.instance().cloned();
         let mut fact = |name: &str, words: String| survey.facts.insert(name.to_owned(), words);
         fact("at boot", format!("{}; a release does not change that", unit.enabled));
-        if self.versioned && !content.names().is_empty() {
+        if self.versioned && !content.is_empty() {
             fact("files", content.names());
         }
         let elsewhere = |path: &&String| !std::path::Path::new(path).starts_with(&self.directory);
@@ -242,6 +243,7 @@ impl Inner {
             }
             // Whichever instance it is: a unit that crashes is another one every few seconds.
             Action::Stop if instance.is_some() || unit.is_up() => Observation { holds: Holds::Origin, mark: instance },
+            Action::Stop if unit.left_behind() > 0 => Holds::Neither { found: unit.words() }.into(),
             Action::Stop => Holds::Target.into(),
             Action::Start => {
                 let new = before.is_some_and(|before| before.mark != instance) && instance.is_some();
@@ -270,13 +272,12 @@ impl Inner {
                 Ok(Proof::of(unit.words()))
             }
             Action::Start => {
-                let unit = self.manager.start(before.mark.as_ref(), deadline).await?;
+                let looked = self.look(cx).await?;
+                let unread = looked.unit.stale || looked.content.keeps_times(&self.directory).map_err(Failure::from)?;
+                let unit = self.manager.start(before.mark.as_ref(), unread, deadline).await?;
                 let instance = unit.invocation.as_deref().unwrap_or("no instance");
                 let stayed = ripcord_core::human(self.manager.settle);
-                Ok(Proof::of(match unit.is_active() {
-                    true => format!("{} as {instance}, and stayed so for {stayed}", unit.words()),
-                    false => "it ran and ended well".to_owned(),
-                }))
+                Ok(Proof::of(format!("{} as {instance}, and stayed so for {stayed}", unit.words())))
             }
             Action::Restore { to, from } => self.restore(cx, before, to, from.as_ref(), deadline).await,
             other => Err(Failure::never(format!("a unit cannot do {other:?}")).into()),

@@ -3,7 +3,7 @@
 //!
 //! Reading begins at the journal's end: what was written before is no evidence about now. No entries at all are no data, not health;
 //! a unit that systemd does not know is the observer's mistake, and no healthy unit.
-//! Source: journalctl(1), `--after-cursor`; systemd.journal-fields(7): a message that is no text is an array of bytes.
+//! Source: journalctl(1), `--cursor`; systemd.journal-fields(7): a message that is no text is an array of bytes.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex};
@@ -223,15 +223,18 @@ impl Journal {
     async fn entries(&self, cursor: &str, limit: Duration) -> Result<Vec<Entry>, String> {
         let mut arguments = self.user();
         arguments.extend(["--no-pager", "--quiet", "--output=json"]);
-        let after = format!("--after-cursor={cursor}");
+        // Not `--after-cursor`: it leaves out one entry whether or not that is the cursor's, so the first one where the cursor's was
+        // another unit's or is gone from the journal.
+        let from = format!("--cursor={cursor}");
         if !cursor.is_empty() {
-            arguments.push(&after);
+            arguments.push(&from);
         }
         for unit in &self.settings.units {
             arguments.extend(["--unit", unit.as_str()]);
         }
         let printed = self.journalctl.whole(&arguments, limit).await.map_err(|failure| failure.what)?;
-        Ok(printed.split(|byte| *byte == b'\n').filter_map(Entry::read).collect())
+        let entries = printed.split(|byte| *byte == b'\n').filter_map(Entry::read);
+        Ok(entries.skip_while(|entry| entry.cursor == cursor).collect())
     }
 
     async fn units(&self, limit: Duration) -> Result<BTreeMap<String, Unit>, String> {

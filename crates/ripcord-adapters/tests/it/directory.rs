@@ -300,7 +300,7 @@ async fn what_was_made_ready_and_changed_since_is_not_trusted() {
     site.restore(2, &id, &made).await;
     assert_eq!(Plain::content(&site.path()), good);
     // What no run came to switch to is tidied away.
-    assert_eq!(site.leftovers(), [ready.clone()]);
+    assert_eq!(site.leftovers(), std::slice::from_ref(&ready));
     assert_eq!(site.tidy("2020-01-01T00:00:00Z").await, Vec::<String>::new(), "nothing is so old");
     assert!(site.tidy("2200-01-01T00:00:00Z").await.iter().any(|gone| gone.ends_with(&ready)));
     assert_eq!(site.leftovers(), Vec::<String>::new());

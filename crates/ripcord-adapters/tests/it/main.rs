@@ -23,6 +23,8 @@ mod pm2;
 #[cfg(feature = "real")]
 mod real;
 #[cfg(feature = "real")]
+mod real_systemd;
+#[cfg(feature = "real")]
 mod real_tools;
 mod signals;
 mod sqlite;

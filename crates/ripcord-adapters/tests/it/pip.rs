@@ -117,6 +117,20 @@ async fn the_former_environment_stays_and_the_way_back_from_the_way_back_needs_n
 }
 
 #[tokio::test]
+async fn on_a_bare_machine_there_is_nothing_and_that_is_captured_too() {
+    let (site, id, made) = site(SETTINGS).await;
+    let environments = site.at("venvs");
+    fs::rename(site.at("venv"), site.dir.path().join("venv")).unwrap();
+    fs::rename(&environments, site.dir.path().join("venvs")).unwrap();
+    let (bare_id, bare) = site.capture(2).await;
+    assert_eq!(bare.revision, Revision::Absent);
+    site.restore(3, &id, &made).await;
+    assert_eq!(site.seen().await, Seen::At(made.revision));
+    site.restore(4, &bare_id, &bare).await;
+    assert_eq!(site.seen().await, Seen::At(Revision::Absent));
+}
+
+#[tokio::test]
 async fn rf16_an_index_that_is_down_leaves_what_runs_untouched() {
     let (site, id, made) = site(SETTINGS).await;
     Linked::bad(&site.path());
@@ -250,7 +264,7 @@ async fn an_environment_is_made_before_anything_stops_unless_a_check_has_to_see_
     // It is kept now: nothing is to be made.
     symlink("venvs/mine", site.at("later")).unwrap();
     fs::rename(site.at("later"), site.at("venv")).unwrap();
-    assert_eq!(proposed(&site, &id, &made).await, [restore.action.clone()]);
+    assert_eq!(proposed(&site, &id, &made).await, std::slice::from_ref(&restore.action));
     index(&site.path());
     for kept in names(&site.at("venvs")).into_iter().filter(|name| name != "mine") {
         fs::remove_dir_all(site.at("venvs").join(kept)).unwrap();

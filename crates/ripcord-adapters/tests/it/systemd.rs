@@ -144,7 +144,7 @@ async fn a_unit_that_was_started_too_often_gets_new_tries_and_then_advice() {
     }
     let seen = site.component().survey(&run_cx(1), &place(), &[]).await;
     assert_eq!(seen.running, Some(false));
-    assert!(seen.label.as_ref().is_some_and(|label| label.contains("start-limit-hit")), "{seen:?}");
+    assert!(seen.label.as_ref().is_some_and(|label| label.contains("given up after 4 restarts")), "{seen:?}");
     unit(&site.path(), "good", "");
     proof(site.apply(2, &step("start", Action::Start)).await);
     assert_eq!(calls(&site), ["start", "reset-failed", "start"]);

@@ -17,6 +17,7 @@ use sha2::Sha256;
 
 use crate::components::files::captures::Captures;
 use crate::components::files::{FileError, Halt, Live, Trying, meta, point, remove_file, replace, sync};
+use crate::systemd::Unit;
 
 /// Where what a capture holds is listed.
 const LIST: &str = "unit.json";
@@ -100,8 +101,43 @@ impl Content {
         Ok(Revision::exact(format!("hmac:{hex}")))
     }
 
+    /// Whether some of it was put there since systemd looked what there is, which its own `NeedDaemonReload` does not tell: that
+    /// compares the times of the files it has read, and the first drop-in of a unit is not among them.
+    pub(super) fn is_unread(&self, unit: &Unit) -> bool {
+        if unit.load != "loaded" {
+            return false;
+        }
+        // An empty file or a link to nothing takes another's place and need not be listed.
+        let plain = |part: &Part| matches!(part, Part::File { bytes, .. } if !bytes.is_empty());
+        let of_a_package = |path: &String| path.starts_with("/usr/") || path.starts_with("/lib/");
+        self.0.iter().filter(|(_, part)| plain(part)).any(|(name, _)| match name.contains('/') {
+            true => !unit.drop_ins.iter().any(|path| path.ends_with(&format!("/{name}"))),
+            false => unit.fragment.as_ref().is_some_and(of_a_package),
+        })
+    }
+
+    /// Whether a file of it came with the time it had elsewhere (`cp -p`, `rsync -t`), so that systemd, which compares times, may
+    /// not see that it changed.
+    pub(super) fn keeps_times(&self, directory: &Path) -> Result<bool, FileError> {
+        for name in self.0.keys() {
+            let came_later = |meta: fs::Metadata| meta.ctime() > meta.mtime() + 1;
+            if meta(&directory.join(name))?.is_some_and(came_later) {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The files by name, for people.
     pub(super) fn names(&self) -> String {
-        self.0.keys().cloned().collect::<Vec<_>>().join(", ")
+        match self.0.is_empty() {
+            true => "no unit file".to_owned(),
+            false => self.0.keys().cloned().collect::<Vec<_>>().join(", "),
+        }
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     pub(super) fn sources(&self) -> Result<Vec<Source>, Failure> {

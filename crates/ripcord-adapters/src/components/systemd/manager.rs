@@ -62,7 +62,7 @@ impl Manager {
         }
         let gone = poll(deadline, || async {
             match self.look(left(deadline)).await {
-                Ok(unit) if !unit.is_up() => Ok(unit),
+                Ok(unit) if !unit.is_up() && unit.left_behind() == 0 => Ok(unit),
                 Ok(unit) => Err(format!("it is {}", unit.words())),
                 Err(failure) => Err(failure.what),
             }
@@ -73,18 +73,26 @@ impl Manager {
         })
     }
 
-    /// Starts it, or starts it anew where the instance of before still runs, and sees that the new one stays.
-    pub(super) async fn start(&self, before: Option<&String>, deadline: Instant) -> Result<Unit, Stop> {
+    /// Starts it, or starts it anew where the instance of before still runs, and sees that the new one stays. `unread` says that its
+    /// files may not be what systemd has read.
+    pub(super) async fn start(&self, before: Option<&String>, unread: bool, deadline: Instant) -> Result<Unit, Stop> {
+        if unread {
+            self.daemon_reload(left(deadline)).await?;
+        }
         let found = self.look(left(deadline)).await?;
         if !found.is_there() {
             let failure = Failure::never(format!("systemd cannot load `{}`: {}", self.unit, found.load));
             return Err(failure.advise(format!("see `systemctl status {}` on its machine", self.unit)).into());
         }
-        if found.stale {
-            self.daemon_reload(left(deadline)).await?;
+        if found.passing {
+            let what = format!("`{}` ends when it is done, and nothing can tell afterwards whether it ran", self.unit);
+            return Err(Failure::never(what)
+                .advise("write `RemainAfterExit=yes` into it, or run it by a `command`")
+                .into());
         }
-        // What crashed too often is refused whatever it has become since: what is started now has the right to its own tries.
-        if found.active == "failed" {
+        // What crashed too often is refused whatever it has become since: what is started now has the right to its own tries. One that
+        // never failed is not asked about: systemd may not have it in memory, which it calls a mistake.
+        if found.has_used_tries() {
             self.tell("reset-failed", left(deadline)).await?;
         }
         let running = found.is_up() && found.invocation.as_ref() == before;
@@ -100,9 +108,6 @@ impl Manager {
         let mut up: Option<(Instant, Unit)> = None;
         loop {
             let unit = self.look(left(deadline)).await.map_err(|failure| Stop::Unknown(failure.what))?;
-            if unit.is_done() {
-                return Ok(unit);
-            }
             let waits = unit.sub == "auto-restart" || unit.sub == "auto-restart-queued";
             let again =
                 up.as_ref().is_some_and(|(_, was)| was.invocation != unit.invocation || was.restarts != unit.restarts);
@@ -139,11 +144,13 @@ impl Manager {
     /// A unit that does not stay up.
     async fn looping(&self, unit: &Unit) -> Failure {
         let mut what = format!("`{}` does not stay up: {}", self.unit, unit.words());
-        if unit.restarts > 0 {
-            what.push_str(&format!(", started again {} times", unit.restarts));
+        match unit.restarts {
+            0 => {}
+            1 => what.push_str(", started again once"),
+            _ if unit.is_given_up() => {}
+            restarts => what.push_str(&format!(", started again {restarts} times")),
         }
-        let limited = unit.result == "start-limit-hit";
-        let advice = match limited {
+        let advice = match unit.is_given_up() {
             true => {
                 format!("find the cause in its journal, then `systemctl reset-failed {}` and retry the step", self.unit)
             }

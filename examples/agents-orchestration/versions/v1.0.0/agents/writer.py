@@ -1,0 +1,2 @@
+def answer(model):
+    return f"a text, by {model}"
