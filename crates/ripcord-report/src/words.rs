@@ -111,7 +111,7 @@ pub(crate) fn parked(why: &ParkedWhy) -> String {
         ParkedWhy::Inconclusive { step: None, why } => format!("no verdict: {}", text(why)),
         ParkedWhy::Insufficient { why } => format!("everything was done and the symptom remains: {}", text(why)),
         ParkedWhy::HalfWay { what } => {
-            format!("everything was done and the release is not all there: {}", text(&what.join("; ")))
+            format!("everything was done and the release is not all there: {}", text(what.join("; ")))
         }
         ParkedWhy::OtherAdapter { step, written_by, have } => {
             format!("step {} was planned by {}, and this is {}", code(step), text(written_by), text(have))

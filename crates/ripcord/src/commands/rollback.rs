@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use ripcord_core::{Approval, Ask, Name, RunId, RunState, Store as _};
-use ripcord_engine::{Proposal, Wanted, propose, rung};
+use ripcord_core::{Approval, Ask, Name, NoPlan, RunId, RunState, Rung, Store as _};
+use ripcord_engine::{NoProposal, Proposal, Wanted, propose, rung};
 
 use super::agree::agree;
 use super::answer::{finish, open_run};
@@ -65,9 +65,11 @@ pub async fn rollback(
     let (proposal, view) = proposed(&station, &aim).await?;
     show_before(screen, &view)?;
     let plan = proposal.priced.plan;
+    let level = plan.rung.level;
     let given = agree(screen, &plan, &consent, station.world.clock.now(), "Roll back?")?;
     let approve = Some(Approval { plan: Box::new(plan), consent: given });
-    let Aim { to, scope, strategy, level } = aim;
+    let level = if aim.scope.is_empty() { Some(level) } else { aim.level };
+    let Aim { to, scope, strategy, .. } = aim;
     let ask = Ask::Rollback { to, strategy, level, scope, reason, approve };
     carry_out(&station, "ripcord rollback", ask, &consent).await
 }
@@ -139,13 +141,38 @@ fn show_before(screen: &Screen, view: &PlanView) -> Result<(), Problem> {
     }
 }
 
+/// The plan of the level that was named, else of the lowest that does anything and takes back all that the release changed. None is
+/// chosen for anybody that gives data up.
+async fn lowest(station: &Station, aim: &Aim) -> Result<Proposal, Problem> {
+    let application = &station.world.application;
+    let first = rung(application, aim.strategy.as_ref(), aim.level, &aim.scope)?;
+    let named = aim.level.is_some() || !aim.scope.is_empty();
+    let strategy = aim.strategy.as_ref().unwrap_or(&application.default_strategy);
+    let ladder = application.strategies.get(strategy).into_iter().flatten();
+    let above: Vec<_> = ladder.filter(|rung| !named && rung.level > first.level).cloned().collect();
+    let wanted = |rung: Rung| Wanted::Rollback { to: aim.to.clone(), rung, partial: !aim.scope.is_empty() };
+    let why = match propose(&station.world, &wanted(first.clone())).await {
+        Err(why @ NoProposal::NoPlan(NoPlan::NothingToDo { .. } | NoPlan::HalfWay { .. })) => why,
+        proposal => return Ok(proposal?),
+    };
+    for rung in above {
+        match propose(&station.world, &wanted(rung)).await {
+            Ok(proposal) if !proposal.priced.plan.gives_up() => {
+                station.screen.warn(&format!("level {} ({}) is passed over: {why}", first.level, first.name));
+                return Ok(proposal);
+            }
+            Err(NoProposal::NoPlan(NoPlan::NothingToDo { .. } | NoPlan::HalfWay { .. })) => {}
+            _ => break,
+        }
+    }
+    Err(why.into())
+}
+
 async fn proposed(station: &Station, aim: &Aim) -> Result<(Proposal, PlanView), Problem> {
     let world = &station.world;
     let strategy: Name = aim.strategy.clone().unwrap_or_else(|| world.application.default_strategy.clone());
     station.screen.status("looking at every component ..");
-    let rung = rung(&world.application, aim.strategy.as_ref(), aim.level, &aim.scope)?;
-    let wanted = Wanted::Rollback { to: aim.to.clone(), rung, partial: !aim.scope.is_empty() };
-    let proposal = propose(world, &wanted).await?;
+    let proposal = lowest(station, aim).await?;
     station.screen.status("pricing every level ..");
     let ledger = station.store.ledger(station.app()).await?;
     let now = world.clock.now();

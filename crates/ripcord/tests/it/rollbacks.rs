@@ -52,6 +52,19 @@ fn only_what_is_in_scope_goes_back() {
 }
 
 #[test]
+fn a_level_that_has_nothing_to_do_is_passed_over_unless_it_was_named() {
+    let bed = Bed::new().with_two_releases();
+    let ladder = "\nstrategies:\n  standard:\n    - { level: 1, name: flags, restore: [flags] }\n    - { level: 2, name: all, restore: versioned }\n";
+    bed.write("ripcord.yaml", &format!("{}{ladder}", bed.read("ripcord.yaml")));
+    let named = bed.run(&["rollback", "--level", "1", "--yes"]);
+    assert_ne!(named.code, Some(0), "{named:#?}");
+    assert_eq!(bed.live(), "1.1.0");
+    let ran = bed.run(&["rollback", "--yes"]);
+    assert_eq!((ran.code, bed.live().as_str()), (Some(0), "1.0.0"), "{ran:#?}");
+    assert!(ran.err.contains("level 1 (flags) is passed over"), "{ran:#?}");
+}
+
+#[test]
 fn a_rollback_can_be_undone() {
     let bed = Bed::new().with_two_releases();
     let outcome = bed.json(&["rollback", "--yes"]);
