@@ -68,7 +68,7 @@ impl Pm2 {
         })
     }
 
-    fn daemon_runs(&self) -> Result<bool, Failure> {
+    pub(crate) fn daemon_runs(&self) -> Result<bool, Failure> {
         match UnixStream::connect(self.home.join("rpc.sock")) {
             Ok(_) => Ok(true),
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => Ok(false),
@@ -82,13 +82,18 @@ impl Pm2 {
 
     /// The application's instances; none where no daemon runs.
     pub(crate) async fn processes(&self, limit: Duration) -> Result<Vec<Process>, Failure> {
+        self.named(&self.app, limit).await
+    }
+
+    /// The instances of any application.
+    pub(crate) async fn named(&self, app: &str, limit: Duration) -> Result<Vec<Process>, Failure> {
         if !self.daemon_runs()? {
             return Ok(vec![]);
         }
         let printed = self.tool.whole(&["jlist"], limit.min(ANSWER)).await?;
         let all = read(&String::from_utf8_lossy(&printed))
             .ok_or_else(|| Failure::never("`pm2 jlist` prints no list").advise("see what `pm2 jlist` says there"))?;
-        Ok(all.iter().filter_map(|one| Process::read(one, &self.app)).collect())
+        Ok(all.iter().filter_map(|one| Process::read(one, app)).collect())
     }
 }
 

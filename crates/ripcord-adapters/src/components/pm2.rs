@@ -5,7 +5,10 @@
 //! variable of Ripcord's own away first; then it is read back from pm2 that the running instances have them.
 //!
 //! An application counts as started when all its instances are others than before, online, and stayed so for the settling time. One
-//! that still runs when it is to be started is reloaded: in cluster mode its instances are replaced one after the other.
+//! that still runs when it is to be started is reloaded: in cluster mode its instances are replaced one after the other, so that there
+//! is no gap. pm2 never takes a variable away from what it reloads: where one has to go, see `anew`.
+
+mod anew; // without a variable that pm2 would keep
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -78,6 +81,10 @@ pub struct Settings {
     /// A `KEY=value` file whose keys the application is given at each start. What the ecosystem file says goes before it.
     #[serde(default)]
     pub env_file: Option<PathBuf>,
+    /// Variables that the application may have only while `env-file` or `ecosystem` says so: names, in which `*` may stand for
+    /// anything. One that another release brought is gone after a start, which pm2 alone does not do.
+    #[serde(default)]
+    pub variables: Vec<Text>,
     /// How long all instances must stay online after a start before it counts as started.
     #[serde(default = "settle")]
     pub settle: Span,
@@ -91,7 +98,7 @@ impl ComponentKind for Settings {
     const DOC: KindDoc = KindDoc {
         name: "pm2",
         summary: "An application under pm2: stopped, started or reloaded with the environment its file says now.",
-        example: "app: shop\nhome: /srv/deploy/.pm2\necosystem: current/ecosystem.config.js\nenv-file: shared/app.env\nsettle: 5s\n",
+        example: "app: shop\nhome: /srv/deploy/.pm2\necosystem: current/ecosystem.config.js\nenv-file: shared/app.env\nvariables: [\"ENABLE_*\"]\nsettle: 5s\n",
         layer: Layer::Code,
         schema: || schemars::schema_for!(Settings),
     };
@@ -106,6 +113,10 @@ impl ComponentKind for Settings {
             );
         }
         mistakes.extend(program_mistake(&self.program, "program"));
+        if !self.variables.is_empty() && self.ecosystem.is_none() {
+            let help = "give `ecosystem` too: only what a file defines can be started anew without what it had";
+            mistakes.push(Mistake::new("pm2 would keep them").at("variables").help(help));
+        }
         if self.settle.0 > Duration::from_secs(25) {
             let help =
                 "a start has a minute for all it does; say what else must hold as a health check of the component";
@@ -121,6 +132,7 @@ impl ComponentKind for Settings {
             program: self.program.iter().map(ToString::to_string).collect(),
             ecosystem: self.ecosystem.as_ref().map(|path| cx.base.join(path)),
             env_file: self.env_file.as_ref().map(|path| cx.base.join(path)),
+            variables: self.variables.iter().map(ToString::to_string).collect(),
             settle: self.settle.0,
             captures: Captures::new(id, cx),
         }))
@@ -132,6 +144,7 @@ struct Application {
     program: Vec<String>,
     ecosystem: Option<PathBuf>,
     env_file: Option<PathBuf>,
+    variables: Vec<String>,
     settle: Duration,
     captures: Captures,
 }
@@ -213,6 +226,7 @@ impl Application {
         if let Ok(processes) = &looked {
             survey.instance = mark(processes);
             survey.running = Some(survey.instance.is_some());
+            survey.rolls = !processes.is_empty() && processes.iter().all(|one| one.cluster && one.is_online());
             let mut label = words(processes);
             if let Some(first) = processes.first() {
                 let version = first.version.as_deref().map_or(String::new(), |version| format!("version {version}, "));
@@ -230,8 +244,10 @@ impl Application {
             }
         }
         if self.pm2.home.join("dump.pm2").exists() {
-            let words = "pm2 starts what `pm2 save` kept last, in the environment it had then".to_owned();
-            survey.facts.insert("at boot".into(), words);
+            survey.puts_back.push(
+                "`pm2 resurrect`, as at boot, starts what `pm2 save` kept last, in the environment it had then"
+                    .to_owned(),
+            );
         }
         let at = survey.seen.revision().cloned();
         let available = |wanted: &Wanted| match Some(&wanted.revision) == at.as_ref() {
@@ -248,7 +264,7 @@ impl Application {
         let holds = match &step.action {
             Action::Stop if mark.is_none() => Holds::Target,
             Action::Stop => Holds::Origin,
-            Action::Start => {
+            Action::Start | Action::Roll => {
                 let done = before.is_some_and(|before| all_new(&processes, before.mark.as_ref()))
                     && Self::unlike(&self.environment()?, &processes).is_empty();
                 if done { Holds::Target } else { Holds::Origin }
@@ -263,7 +279,7 @@ impl Application {
         let deadline = Instant::now() + within(cx.limit);
         match &step.action {
             Action::Stop => self.stop(deadline).await,
-            Action::Start => self.start(before.mark.as_ref(), deadline).await,
+            Action::Start | Action::Roll => self.start(before.mark.as_ref(), deadline).await,
             Action::Capture { purpose: CapturePurpose::Evidence } => Ok(self.evidence(cx, before).await?),
             other => Err(Failure::never(format!("an application under pm2 cannot do {other:?}")).into()),
         }
@@ -293,7 +309,13 @@ impl Application {
         let runs = !found.is_empty() && found.iter().all(Process::is_online);
         let (tool, app) = (self.starter(&environment), self.pm2.app.as_str());
         let ecosystem = self.ecosystem.as_ref().map(|path| path.display().to_string());
+        // Whatever starts the daemon leaves it its own environment, and every application has that for good.
+        if !self.pm2.daemon_runs()? {
+            self.starter(&Environment::new()).act(&["ping"], left(deadline)).await?;
+        }
+        let left_over = anew::left_over(&self.variables, &environment, &found);
         let began = match (&ecosystem, runs) {
+            (Some(file), true) if !left_over.is_empty() => self.anew(&tool, file, deadline).await,
             (Some(file), true) => self.reload(&tool, file, &environment, deadline).await,
             (Some(file), false) => {
                 // A restart keeps the script, the mode and the number of instances that pm2 knows; only a new start takes the file's.
@@ -311,12 +333,23 @@ impl Application {
         };
         began?;
         let processes = self.settled(before, deadline).await?;
+        self.without_stand_in(deadline).await?;
         let unlike = Self::unlike(&environment, &processes);
         if !unlike.is_empty() {
             let what = format!("it runs, but not with the values the env file has for {}", unlike.join(", "));
             return Err(Failure::never(what).advise("see whether the ecosystem file sets these itself").into());
         }
-        let how = if runs { "reloaded, " } else { "" };
+        let inherited = anew::inherited(&self.variables, &environment, &processes, &self.pm2.home);
+        if !inherited.is_empty() {
+            let what =
+                format!("it runs, but pm2's daemon has {} itself, and so has whatever it starts", inherited.join(", "));
+            return Err(Failure::never(what).advise("have the daemon started anew without them: `pm2 update`").into());
+        }
+        let how = match (runs, left_over.is_empty()) {
+            (true, true) => "reloaded, ".to_owned(),
+            (true, false) => format!("started anew beside, without {}, ", Vec::from_iter(left_over).join(", ")),
+            (false, _) => String::new(),
+        };
         let keys = match environment.len() {
             0 => String::new(),
             n => format!(", {n} keys of the env file in force"),
@@ -471,6 +504,13 @@ impl Component for Application {
         let settle = ripcord_core::human(self.settle);
         let (words, commands) = match action {
             Action::Stop => (format!("stop {place}"), vec![self.pm2.tool.shown(&["stop", app])]),
+            Action::Roll => {
+                let command = match &ecosystem {
+                    Some(file) => self.pm2.tool.shown(&["reload", file, "--only", app, "--update-env"]),
+                    None => self.pm2.tool.shown(&["reload", app, "--update-env"]),
+                };
+                (format!("reload {place} without a gap, and see that it stays online for {settle}"), vec![command])
+            }
             Action::Start => {
                 let command = match &ecosystem {
                     Some(file) => self.pm2.tool.shown(&["start", file, "--only", app, "--update-env"]),

@@ -112,6 +112,32 @@ async fn rf18_the_env_file_s_values_are_in_force_or_the_start_has_failed() {
 }
 
 #[tokio::test]
+async fn in_cluster_mode_a_running_application_is_reloaded_and_never_stopped() {
+    let home = Home::new();
+    let part = home.component("");
+    assert!(!survey(&*part, &[]).await.rolls, "in fork mode a reload is a gap");
+    home.put("exec_mode", "cluster_mode");
+    assert!(survey(&*part, &[]).await.rolls);
+    let roll = step("start", Action::Roll);
+    let rolling = before(&roll, part.holds(&cx(), &roll, None).await.mark);
+    let done = proof(part.apply(&cx(), &roll, &rolling).await);
+    assert_eq!(done.found, "reloaded, 1 online, and stayed so for 300 ms");
+    assert_eq!(part.holds(&cx(), &roll, Some(&rolling)).await.holds, Holds::Target);
+    assert_eq!(home.calls(), ["reload shop --update-env"]);
+    home.put("status", "errored");
+    assert!(!survey(&*part, &[]).await.rolls, "what is not up has nothing to take over from");
+}
+
+#[tokio::test]
+async fn what_pm2_saved_would_put_another_environment_back() {
+    let home = Home::new();
+    assert!(survey(&*home.component(""), &[]).await.puts_back.is_empty());
+    home.bench.write("home/dump.pm2", "[]");
+    let found = survey(&*home.component(""), &[]).await.puts_back;
+    assert!(found[0].contains("`pm2 save`"), "{found:?}");
+}
+
+#[tokio::test]
 async fn rf29_the_application_gets_none_of_our_own_variables() {
     let home = Home::new();
     home.bench.write("app.env", "MODE=good\nHOME_PAGE=x\n");

@@ -261,7 +261,8 @@ async fn ask(port: u16) -> String {
 }
 
 async fn acted(part: &dyn Component, number: u64, name: &str, action: Action) -> Outcome {
-    let cx = cx_at(Timestamp::now(), Duration::from_secs(60));
+    // Each word with pm2 starts a Node, which takes its time on a busy machine.
+    let cx = cx_at(Timestamp::now(), Duration::from_secs(300));
     let step = step(name, action);
     let mark = part.holds(&cx, &step, None).await.mark;
     let before = before(number, &step, mark);
@@ -308,6 +309,71 @@ async fn rf18_pm2_s_application_has_the_env_file_s_values_after_a_start() {
     let Outcome::Failed(failure) = outcome else { panic!("{outcome:?}") };
     assert!(failure.what.contains("does not stay up"), "{}", failure.what);
     assert!(failure.output.as_ref().is_some_and(|said| said.contains("no such module")), "{failure:?}");
+}
+
+/// Users, until the sender is dropped: how many were served, and what went wrong for the others.
+async fn users(port: u16, mut until: tokio::sync::oneshot::Receiver<()>) -> (usize, Vec<String>) {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let (mut served, mut failed) = (0, vec![]);
+    let request = async || -> std::io::Result<String> {
+        let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await?;
+        stream.write_all(b"GET / HTTP/1.0\r\n\r\n").await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        Ok(text)
+    };
+    while until.try_recv() == Err(tokio::sync::oneshot::error::TryRecvError::Empty) {
+        let answer = tokio::time::timeout(Duration::from_secs(20), request()).await;
+        match answer.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())) {
+            Ok(text) if text.starts_with("HTTP/1.1 200") => served += 1,
+            other => failed.push(format!("{other:?}")),
+        }
+    }
+    (served, failed)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_variable_that_no_file_has_any_more_is_gone_and_users_do_not_notice() {
+    let pm2 = Pm2::new();
+    let port = free_port();
+    let server = "const server = require('http').createServer((q, r) => r.end(process.env.MODE + ' ' + process.env.ENABLE_NEW))\n\
+                  server.listen(process.env.PORT, () => process.send('ready'))\n\
+                  process.on('SIGINT', () => require('cluster').worker.disconnect())\n";
+    pm2.bench.write("app.js", server);
+    let definition = format!("exec_mode: 'cluster', instances: 2, wait_ready: true, env: {{ PORT: {port} }}");
+    pm2.bench.write(
+        "ecosystem.config.js",
+        &format!("module.exports = {{ apps: [{{ name: 'shop', script: 'app.js', {definition} }}] }}\n"),
+    );
+    pm2.bench.write("app.env", "MODE=bad\nENABLE_NEW=true\n");
+    let files = "ecosystem: ecosystem.config.js\nenv-file: app.env";
+    let part = pm2.component(&format!("{files}\nvariables: ['ENABLE_*']"));
+    proof(acted(&*part, 1, "start", Action::Start).await);
+    assert_eq!(ask(port).await, "bad true");
+    assert!(survey(&*part, &[]).await.rolls);
+
+    let (done, until) = tokio::sync::oneshot::channel();
+    let users = tokio::spawn(users(port, until));
+    pm2.bench.write("app.env", "MODE=good\n");
+    // Without being told that it belongs to a release, pm2 keeps it.
+    proof(acted(&*pm2.component(files), 2, "start", Action::Roll).await);
+    assert_eq!(ask(port).await, "good true");
+    let proof = proof(acted(&*part, 3, "start", Action::Roll).await);
+    assert!(proof.found.starts_with("started anew beside, without ENABLE_NEW, 2 online"), "{}", proof.found);
+    assert_eq!(ask(port).await, "good undefined");
+    done.send(()).unwrap();
+    let (served, failed) = users.await.unwrap();
+    assert!(served > 50, "{served}");
+    assert_eq!(failed, Vec::<String>::new());
+    // What stood in is gone, and where one was left by a kill it goes with the next start.
+    let stand_ins =
+        || run(&pm2.bench.path("home"), &["sh", "-c", &format!("PM2_HOME=. '{}' jlist", pm2.program.display())]);
+    assert!(!stand_ins().contains("shop.ripcord"));
+    pm2.pm2(&["start", "app.js", "--name", "shop.ripcord", "-i", "1"]);
+    assert!(stand_ins().contains("shop.ripcord"));
+    let started = acted(&*part, 4, "start", Action::Roll).await;
+    assert!(matches!(started, Outcome::Done(_)), "{started:?}");
+    assert!(!stand_ins().contains("shop.ripcord"));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

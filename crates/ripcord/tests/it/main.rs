@@ -10,11 +10,17 @@ mod data; // what would be lost
 #[cfg(feature = "real")]
 mod demo; // both stories of the demonstration, in real time
 mod deploys; // deployments, good and bad
+#[cfg(feature = "real")]
+mod hosts; // many hosts, and what goes wrong between them
 mod kills; // kill -9 at each event of a run
+#[cfg(feature = "real")]
+mod orchestration; // a service under systemd, on a machine reached over SSH
 mod people; // approvals, watching, incidents
 mod record; // the journal, captures, documents
 mod rollbacks; // taken back by hand
 mod shop; // a process that serves
+#[cfg(feature = "real")]
+mod spawn_upload; // an application under pm2
 #[cfg(feature = "real")]
 mod ssh; // places on hosts, through a real SSH server
 mod usage; // help, mistakes, exit codes
