@@ -127,7 +127,9 @@ impl From<EngineError> for Failure {
                 Self::later(what).advise("see what keeps the Engine busy (`docker events`, its disk), then retry")
             }
             // 5xx is the Engine's own trouble, and it says which.
-            EngineError::Refused { status: 500.., .. } => Self::later(what),
+            EngineError::Refused { status: 500.., .. } => {
+                Self::later(what).advise("see that the Engine is well (its log, its disk), then retry")
+            }
             EngineError::Missing { .. } | EngineError::Refused { .. } | EngineError::Odd { .. } => Self::never(what),
         }
     }
@@ -271,6 +273,21 @@ impl Engine {
             found.extend(self.container(id, deadline).await?);
         }
         Ok(found)
+    }
+
+    /// What the containers that run were made from, as they name it.
+    pub(crate) async fn running_images(&self, deadline: Instant) -> Answer<Vec<String>> {
+        let list = self.get("/containers/json", &[], deadline).await?;
+        let images = list.as_array().into_iter().flatten().filter_map(|one| one["Image"].as_str());
+        Ok(images.map(str::to_owned).collect())
+    }
+
+    /// The names of the containers that have a port of this machine published, of those that run.
+    pub(crate) async fn publishing(&self, port: u16, deadline: Instant) -> Answer<Vec<String>> {
+        let filters = json!({ "publish": [port.to_string()] }).to_string();
+        let list = self.get("/containers/json", &[("filters", &filters)], deadline).await?;
+        let names = list.as_array().into_iter().flatten().filter_map(|one| one["Names"][0].as_str());
+        Ok(names.map(|name| name.trim_start_matches('/').to_owned()).collect())
     }
 
     /// A container in full, by id or name; none where there is none.

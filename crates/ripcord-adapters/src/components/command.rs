@@ -8,7 +8,7 @@
 //! after `start` another instance than before. Exit code 75 (EX_TEMPFAIL of sysexits.h) says that trying again may help; any other
 //! failure waits for a person.
 
-mod ports; // whether they are free
+pub(super) mod ports; // whether they are free
 mod world; // running the commands, and reading what they print
 
 use std::collections::BTreeMap;

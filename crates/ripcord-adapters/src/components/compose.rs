@@ -14,10 +14,13 @@
 //! `restart` reads no env file again; the image is pinned to the one that is there.
 
 mod act; // captures, restores, starts and stops
+mod ask; // what a service wants of Compose, together with others
+mod back; // what would put another revision there
 mod cli; // the Compose program
 mod definition; // how a container was made, in Compose's words
 mod gang; // one who acts for all who want the same at once
 mod held; // what a capture holds, and the images that are kept for them
+mod on_disk; // what the user's files come to
 mod ready; // waiting until a service is well
 mod sight; // what the Engine has of a service
 
@@ -189,45 +192,6 @@ impl Compose {
         (Some(label), held::digests(&image).into_iter().next())
     }
 
-    /// What the files on disk would put there, where that is not what is there.
-    async fn drift(&self, sight: &Sight, limit: Duration, deadline: Instant) -> Option<String> {
-        let first = sight.counted().first().copied()?;
-        let project = self.project().ok()?;
-        let on_disk = match self.cli.on_disk(&project, limit).await {
-            Ok(on_disk) => on_disk,
-            Err(failure) => {
-                let first = failure.what.lines().next().unwrap_or_default();
-                return Some(format!("the Compose file cannot be read: {first}"));
-            }
-        };
-        let Some(service) = on_disk.service(&self.service) else {
-            return Some("the Compose file on disk has no such service (any more, or in these profiles)".to_owned());
-        };
-        let mut says = vec![];
-        if let Some(image) = &service.image {
-            match self.engine.image(image, deadline).await {
-                Ok(Some(found)) if found["Id"] == first.image.as_str() => {}
-                Ok(Some(found)) => {
-                    let id = Revision::exact(found["Id"].as_str().unwrap_or_default()).short();
-                    says.push(format!("names {image} ({id})"));
-                }
-                Ok(None) => says.push(format!("names {image}, which is not on this machine")),
-                Err(_) => {}
-            }
-        }
-        let is: std::collections::BTreeMap<&str, &str> = first.definition.environment().collect();
-        let stated = service.environment.iter().flatten();
-        // Compose doubles the dollar signs that it prints.
-        let unlike = stated.filter(|(key, value)| {
-            value.as_ref().is_some_and(|value| is.get(key.as_str()).is_none_or(|is| *is != value.replace("$$", "$")))
-        });
-        let unlike: Vec<&str> = unlike.map(|(key, _)| key.as_str()).collect();
-        if !unlike.is_empty() {
-            says.push(format!("sets {} otherwise", unlike.join(", ")));
-        }
-        (!says.is_empty()).then(|| format!("the Compose file on disk {}", says.join(" and ")))
-    }
-
     fn target(&self, engine_id: &str) -> TargetId {
         let project = self.project().unwrap_or_default();
         let engine = if engine_id.is_empty() { self.engine.endpoint().to_string() } else { engine_id.to_owned() };
@@ -285,10 +249,12 @@ impl Compose {
         let digest;
         (survey.label, digest) = self.label(&sight, deadline).await;
         let drift = self.drift(&sight, cx.limit / 2, deadline).await;
-        let updaters = sight.updaters().join(", ");
-        let updaters =
-            (!updaters.is_empty()).then(|| format!("{updaters} is told to put a newer image there by itself"));
-        let facts = [("registry digest", digest), ("on disk", drift), ("updated by", updaters)];
+        let updaters = self.updaters(&sight, deadline).await;
+        let told = updaters.iter().filter(|one| one.told).map(|one| one.name).collect::<Vec<_>>().join(", ");
+        let told = (!told.is_empty()).then(|| format!("{told} is told to put a newer image there by itself"));
+        let other = wanted.last().filter(|wanted| survey.seen.revision() != Some(&wanted.revision));
+        survey.puts_back = self.puts_back(&sight, drift.as_deref(), &updaters, other);
+        let facts = [("registry digest", digest), ("on disk", drift), ("updated by", told)];
         survey.facts = facts.into_iter().filter_map(|(name, fact)| Some((name.to_owned(), fact?))).collect();
         for wanted in wanted {
             let available = self.available(wanted, survey.seen.revision(), deadline).await;

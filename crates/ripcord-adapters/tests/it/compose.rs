@@ -4,6 +4,7 @@ mod daemon;
 mod faults;
 mod kills;
 mod signal;
+mod together;
 
 use std::fs;
 use std::io::{Read, Write};
@@ -95,8 +96,11 @@ impl Api {
 
 impl Stack {
     fn new(with: With) -> Self {
+        Self::on(daemon(), with)
+    }
+
+    fn on(engine: &'static Daemon, with: With) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(1);
-        let engine = daemon();
         let project = format!("t{}", NUMBER.fetch_add(1, Ordering::SeqCst));
         let yaml = settings(&engine.endpoint(), &project, &with.program(), "30s");
         Self { site: Site::new("compose", yaml.as_str()), yaml, project, with, engine }
@@ -201,7 +205,10 @@ impl Stack {
 
 impl Drop for Stack {
     fn drop(&mut self) {
-        // So that the Engine does not carry all tests at once; it is all gone in the end.
+        // So that the Engine does not carry all tests at once; it is all gone in the end. A test that failed may have ended it.
+        if std::thread::panicking() {
+            return;
+        }
         let ids = [self.ids("api"), self.ids("db")].concat();
         if !ids.is_empty() {
             let mut args = vec!["rm", "--force", "--volumes"];

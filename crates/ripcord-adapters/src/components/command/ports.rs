@@ -13,9 +13,15 @@ use ripcord_core::Failure;
 
 /// A port that somebody listens on.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Taken {
+pub(crate) struct Taken {
     port: u16,
     by: Option<String>,
+}
+
+impl Taken {
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
 }
 
 impl fmt::Display for Taken {
@@ -43,7 +49,7 @@ struct Listening {
 }
 
 /// The first of the ports that is taken, on any address that all or local callers reach it by. Blocks.
-pub(super) fn taken(ports: &[u16]) -> Result<Option<Taken>, Failure> {
+pub(crate) fn taken(ports: &[u16]) -> Result<Option<Taken>, Failure> {
     let mut listening = list("/proc/net/tcp")?;
     listening.extend(list("/proc/net/tcp6")?);
     listening.retain(|socket| in_the_way(socket.at));

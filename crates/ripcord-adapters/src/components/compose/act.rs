@@ -13,10 +13,12 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use super::Compose;
-use super::cli::{Ask, Does, With};
+use super::ask::{Ask, Does};
+use super::cli::With;
 use super::definition::revision;
 use super::held::{Kept, replicas};
 use super::sight::{Fares, RUN_LABEL, Replica, Sight};
+use crate::components::command::ports;
 use crate::components::files::{Live, Stop, blocking, point, remove_file, write_new};
 use crate::docker::{Endpoint, EngineError};
 
@@ -155,9 +157,9 @@ impl Compose {
         let image = self.pinned(&kept, deadline).await?;
         let file = self.rendered(cx, &kept, &image, deadline).await?;
         self.room(deadline).await?;
-        if !sight.runs() {
-            self.ports_are_free(&kept)?;
-        }
+        let own = if sight.runs() { sight.ports() } else { BTreeSet::new() };
+        let ports: Vec<u16> = kept.definition.ports().into_iter().filter(|port| !own.contains(port)).collect();
+        self.ports_are_free(ports, deadline).await?;
         let desk = self.desk(&project, deadline.saturating_duration_since(Instant::now())).await?;
         let ask = self.ask(Does::Check, file, 1, deadline);
         if self.cli.done(&project, seat, ask.clone(), &desk.empty).await.transpose()?.is_none() {
@@ -184,18 +186,28 @@ impl Compose {
         ))
     }
 
-    /// Whether the ports it takes are free: asked only while it does not run, by taking each for an instant.
-    fn ports_are_free(&self, kept: &Kept) -> Result<(), Failure> {
-        if !matches!(self.engine.endpoint(), Endpoint::Socket(_)) {
-            return Ok(());
+    /// Whether ports that it is to take are free; where one is not, who has it.
+    async fn ports_are_free(&self, ports: Vec<u16>, deadline: Instant) -> Result<(), Failure> {
+        match self.taken(ports, deadline).await? {
+            None => Ok(()),
+            Some(taken) => Err(Failure::later(taken).advise(PORT)),
         }
-        for port in kept.definition.ports() {
-            let taken = std::net::TcpListener::bind(("127.0.0.1", port));
-            if taken.is_err_and(|error| error.kind() == std::io::ErrorKind::AddrInUse) {
-                return Err(Failure::later(format!("port {port} is in use")).advise(PORT));
+    }
+
+    /// A port that somebody has, and who it is. Of an Engine on another machine, nobody here can tell.
+    async fn taken(&self, ports: Vec<u16>, deadline: Instant) -> Result<Option<String>, Failure> {
+        if ports.is_empty() || !matches!(self.engine.endpoint(), Endpoint::Socket(_)) {
+            return Ok(None);
+        }
+        let asked = ports.clone();
+        let found = blocking(move |_| ports::taken(&asked)).await??;
+        // The Engine has a port by a process of its own, or by none where it lets the kernel do it.
+        for port in ports.into_iter().filter(|port| found.as_ref().is_none_or(|taken| taken.port() == *port)) {
+            if let Some(name) = self.engine.publishing(port, deadline).await?.first() {
+                return Ok(Some(format!("port {port} is in use by container `{name}`")));
             }
         }
-        Ok(())
+        Ok(found.map(|taken| taken.to_string()))
     }
 
     async fn restore(&self, cx: &Cx, before: &Before, to: &Revision, from: Option<&CaptureRef>) -> Result<Proof, Stop> {
@@ -213,8 +225,9 @@ impl Compose {
         let count = replicas(&sight, &kept);
         let grace = self.grace(&sight);
         let ask = self.ask(Does::Recreate { grace }, file, count, deadline);
+        let anew = self.is_to_be_made(&sight, to, count);
         let mut output = None;
-        if self.is_to_be_made(&sight, to, count) {
+        if anew {
             self.clear(&sight, deadline).await?;
             point("recreate");
             output = self.cli.done(&project, seat, ask.clone(), &desk.empty).await.transpose()?;
@@ -245,24 +258,16 @@ impl Compose {
             return Err(Failure::never(what).advise("see who else changes it, then retry").into());
         }
         let (label, _) = self.label(&sight, deadline).await;
-        let did = if output.is_some() { "recreated from" } else { "already from" };
+        let did = if anew { "recreated from" } else { "already from" };
         let runs = if ran { "and well" } else { "not started yet" };
         let mut found = format!("{} {did} {}, {runs}", containers(count), label.unwrap_or_else(|| to.short()));
-        for warning in self.back_again(&sight, deadline).await {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let (drift, updaters) = tokio::join!(self.drift(&sight, left, deadline), self.updaters(&sight, deadline));
+        for warning in self.puts_back(&sight, drift.as_deref(), &updaters, None) {
             found.push_str("; ");
             found.push_str(&warning);
         }
         Ok(Proof { output: output.filter(|text| !text.is_empty()), ..Proof::of(found) })
-    }
-
-    /// What would put the bad version back.
-    async fn back_again(&self, sight: &Sight, deadline: Instant) -> Vec<String> {
-        let left = deadline.saturating_duration_since(Instant::now());
-        let drift = self.drift(sight, left, deadline).await;
-        let mut warnings: Vec<String> =
-            drift.map(|drift| format!("{drift}: the next `up` applies that")).into_iter().collect();
-        warnings.extend(sight.updaters().iter().map(|name| format!("{name} may put a newer image there by itself")));
-        warnings
     }
 
     fn is_to_be_made(&self, sight: &Sight, to: &Revision, count: usize) -> bool {
@@ -392,7 +397,11 @@ impl Compose {
     async fn start_all(&self, sight: &Sight, deadline: Instant) -> Result<(), Stop> {
         for one in sight.counted().into_iter().filter(|one| matches!(one.fares(), Fares::New | Fares::Ended)) {
             point("start");
-            self.engine.start(&one.id, deadline).await.map_err(|error| not_started(one, error))?;
+            if let Err(error) = self.engine.start(&one.id, deadline).await {
+                let ports = one.definition.ports();
+                let taken = if is_of_a_port(&error) { self.taken(ports, deadline).await } else { Ok(None) };
+                return Err(not_started(one, error, taken.ok().flatten()));
+            }
         }
         Ok(())
     }
@@ -494,12 +503,17 @@ fn gone_or(error: EngineError) -> Stop {
     }
 }
 
-const PORT: &str = "stop what has the port (`docker ps`, `ss -ltnp`), then retry; the service was not started";
+const PORT: &str = "stop what has the port, then retry; the service was not started";
 
-fn not_started(one: &Replica, error: EngineError) -> Stop {
+fn is_of_a_port(error: &EngineError) -> bool {
     let said = error.to_string();
-    let what = format!("`{}` could not be started: {said}", one.name);
-    if ["port is already allocated", "address already in use"].iter().any(|text| said.contains(text)) {
+    ["port is already allocated", "address already in use"].iter().any(|text| said.contains(text))
+}
+
+fn not_started(one: &Replica, error: EngineError, taken: Option<String>) -> Stop {
+    let why = taken.unwrap_or_else(|| error.to_string());
+    let what = format!("`{}` could not be started: {why}", one.name);
+    if is_of_a_port(&error) {
         return Failure::later(what).advise(PORT).into();
     }
     match error {

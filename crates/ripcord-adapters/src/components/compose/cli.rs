@@ -6,14 +6,13 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs;
-use std::os::unix::fs::MetadataExt;
+use std::hash::Hash;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
 use ripcord_core::{Command, Failure, Host, HostError, Output};
-use serde::Deserialize;
-use tokio::sync::{Mutex, OnceCell};
+use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
 use super::Settings;
@@ -29,9 +28,6 @@ const OLDEST: Version = Version(1, 27, 0);
 const FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 const OVERRIDES: [&str; 4] =
     ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
-/// How long what the files say is taken to be so: the services of a project are looked at together.
-const FRESH: Duration = Duration::from_secs(3);
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Version(pub(super) u32, pub(super) u32, pub(super) u32);
 
@@ -50,32 +46,23 @@ pub(super) struct Program {
     pub(super) version: Version,
 }
 
-/// Each file's inode, length and time of change; none where there is none.
-type Standing = Vec<Option<(u64, u64, i64, i64)>>;
+/// What several components of this process have together, by what makes it the same for them.
+pub(super) struct Commons<K, V>(LazyLock<std::sync::Mutex<HashMap<K, Arc<V>>>>);
 
-/// What the files on disk come to.
-#[derive(Debug, Default, Deserialize)]
-pub(super) struct OnDisk {
-    #[serde(default)]
-    services: BTreeMap<String, ServiceOnDisk>,
-    /// The whole text, for people.
-    #[serde(skip)]
-    pub(super) text: String,
-}
+impl<K: Hash + Eq, V: Default> Commons<K, V> {
+    pub(super) const fn new() -> Self {
+        Self(LazyLock::new(std::sync::Mutex::default))
+    }
 
-#[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct ServiceOnDisk {
-    #[serde(default)]
-    pub(super) image: Option<String>,
-    #[serde(default)]
-    pub(super) environment: Option<BTreeMap<String, Option<String>>>,
-}
-
-impl OnDisk {
-    pub(super) fn service(&self, name: &str) -> Option<&ServiceOnDisk> {
-        self.services.get(name)
+    pub(super) fn of(&self, key: K) -> Arc<V> {
+        Arc::clone(self.0.lock().unwrap_or_else(PoisonError::into_inner).entry(key).or_default())
     }
 }
+
+/// The words that commands begin with, and their environment.
+pub(super) type Common = (Vec<String>, BTreeMap<String, String>);
+
+static FOUND: Commons<Common, OnceCell<Program>> = Commons::new();
 
 /// Whose files a command is given.
 pub(super) enum With<'a> {
@@ -95,11 +82,10 @@ pub(super) struct Cli {
     pub(super) directory: PathBuf,
     pub(super) project: Option<String>,
     files: Vec<PathBuf>,
-    env_files: Vec<PathBuf>,
+    pub(super) env_files: Vec<PathBuf>,
     profiles: Vec<String>,
     program: Option<Vec<String>>,
     environment: BTreeMap<String, String>,
-    found: OnceCell<Program>,
 }
 
 impl Cli {
@@ -128,7 +114,6 @@ impl Cli {
             profiles: settings.profiles.iter().map(ToString::to_string).collect(),
             program: settings.program.as_ref().map(|argv| argv.iter().map(ToString::to_string).collect()),
             environment: environment.into(),
-            found: OnceCell::new(),
         }
     }
 
@@ -177,16 +162,22 @@ impl Cli {
         }
     }
 
-    /// Finds the program once.
-    pub(super) async fn program(&self, limit: Duration) -> Result<&Program, Failure> {
-        self.found.get_or_try_init(|| self.probe(limit.min(Duration::from_secs(20)))).await
+    fn candidates(&self) -> Vec<Vec<String>> {
+        match &self.program {
+            Some(argv) => vec![argv.clone()],
+            None => PROGRAMS.iter().map(|argv| argv.iter().map(|word| (*word).to_owned()).collect()).collect(),
+        }
+    }
+
+    /// Finds the program, once for all that look for the same.
+    pub(super) async fn program(&self, limit: Duration) -> Result<Program, Failure> {
+        let looked_for = self.candidates().join(&"or".to_owned());
+        let found = FOUND.of((looked_for, self.environment.clone()));
+        found.get_or_try_init(|| self.probe(limit.min(Duration::from_secs(20)))).await.cloned()
     }
 
     async fn probe(&self, limit: Duration) -> Result<Program, Failure> {
-        let candidates: Vec<Vec<String>> = match &self.program {
-            Some(argv) => vec![argv.clone()],
-            None => PROGRAMS.iter().map(|argv| argv.iter().map(|word| (*word).to_owned()).collect()).collect(),
-        };
+        let candidates = self.candidates();
         let (mut older, mut reasons) = (None, vec![]);
         for argv in candidates {
             let asked = [argv.clone(), vec!["version".to_owned(), "--short".to_owned()]].concat();
@@ -252,7 +243,7 @@ impl Cli {
     ) -> Result<Output, Stop> {
         let deadline = Instant::now() + limit;
         let program = self.program(limit).await?;
-        let argv = self.argv(program, project, with, words)?;
+        let argv = self.argv(&program, project, with, words)?;
         let directory = Some(self.directory.clone());
         let input = match with {
             With::Ours { file, .. } => Some(file.to_vec()),
@@ -271,49 +262,10 @@ impl Cli {
         }
     }
 
-    /// The files that say what is on disk, as they stand: whether one was written since an answer was given.
-    fn standing(&self) -> Standing {
-        let mut paths = self.files().unwrap_or_default();
-        paths.extend(self.env_files.iter().cloned().chain([self.directory.join(".env")]));
-        let meta = |path: PathBuf| {
-            fs::metadata(path).ok().map(|meta| (meta.ino(), meta.len(), meta.mtime(), meta.mtime_nsec()))
-        };
-        paths.into_iter().map(meta).collect()
-    }
-
-    /// What the files on disk come to; asked once for all services of a project that are looked at together. For people: an env
-    /// file that a service names may have been written a moment ago.
-    pub(super) async fn on_disk(&self, project: &str, limit: Duration) -> Result<Arc<OnDisk>, Failure> {
-        type Known = HashMap<(Vec<String>, Standing), (Instant, Result<Arc<OnDisk>, Failure>)>;
-        static KNOWN: OnceLock<Mutex<HashMap<PathBuf, Arc<Mutex<Known>>>>> = OnceLock::new();
-        let of_directory = {
-            let mut all = KNOWN.get_or_init(Mutex::default).lock().await;
-            Arc::clone(all.entry(self.directory.clone()).or_default())
-        };
-        // Held while asking: whoever comes second gets the same answer.
-        let mut known = of_directory.lock().await;
-        known.retain(|_, (at, _)| at.elapsed() < FRESH);
-        let program = self.program(limit).await?;
-        let key = (self.argv(program, project, &With::Theirs, &["config".to_owned()])?, self.standing());
-        if let Some((_, answer)) = known.get(&key) {
-            return answer.clone();
-        }
-        let answer = self.on_disk_now(project, limit).await.map(Arc::new);
-        known.insert(key, (Instant::now(), answer.clone()));
-        answer
-    }
-
-    /// What the files on disk come to at this moment.
-    pub(super) async fn on_disk_now(&self, project: &str, limit: Duration) -> Result<OnDisk, Failure> {
-        match self.run(project, &With::Theirs, &["config".to_owned()], limit).await {
-            Ok(output) if output.cut => Err(Failure::never("what `config` prints is too long to be read")),
-            Ok(output) => match serde_saphyr::from_str::<OnDisk>(&output.stdout) {
-                Ok(read) => Ok(OnDisk { text: output.stdout, ..read }),
-                Err(error) => Err(Failure::never(format!("what `config` prints cannot be read: {error}"))),
-            },
-            Err(Stop::Failed(failure)) => Err(failure),
-            Err(Stop::Unknown(why)) => Err(Failure::later(why)),
-        }
+    /// What is the same for all who would run these commands, whichever program is found.
+    pub(super) fn common(&self, project: &str, with: &With<'_>) -> Result<Common, Failure> {
+        let any = Program { argv: self.candidates().concat(), version: OLDEST };
+        Ok((self.argv(&any, project, with, &[])?, self.environment.clone()))
     }
 }
 
@@ -364,7 +316,6 @@ mod tests {
             profiles: vec![],
             program: program.map(|argv| argv.iter().map(|word| (*word).to_owned()).collect()),
             environment: [("PATH".to_owned(), path.to_owned())].into(),
-            found: OnceCell::new(),
         }
     }
 
@@ -465,18 +416,5 @@ mod tests {
         );
         let ours = With::Ours { file: b"{}", empty: Path::new("/none") };
         assert_eq!(shown(&ours), format!("{start} --env-file /none --file - up api"), "nothing of theirs is read");
-    }
-
-    #[test]
-    fn what_every_version_prints_is_read() {
-        let old = "services:\n  api:\n    environment:\n      ODD: 1e3\n      UNSET: null\n    image: shop/api:1\nversion: '2.4'\n";
-        let read: OnDisk = serde_saphyr::from_str(old).unwrap();
-        let api = read.service("api").unwrap();
-        assert_eq!(api.image.as_deref(), Some("shop/api:1"));
-        let environment = api.environment.as_ref().unwrap();
-        assert_eq!((environment["ODD"].as_deref(), environment["UNSET"].as_deref()), (Some("1e3"), None));
-        let new = "name: shop\nservices:\n  api:\n    command: null\n    image: shop/api:1\n    networks:\n      default: null\n";
-        let read: OnDisk = serde_saphyr::from_str(new).unwrap();
-        assert!(read.service("api").unwrap().environment.is_none() && read.service("web").is_none());
     }
 }

@@ -1,6 +1,6 @@
 //! Waiting until a service is well: by its health check, and where it has none by running on without ending.
 //!
-//! The Engine is asked again and again, first after a moment and then at longer intervals; nothing is waited out. What ends for good,
+//! The Engine is asked again and again, at intervals that grow with the time it takes; nothing is waited out. What ends for good,
 //! or keeps ending, is a failure at once; what is unhealthy may become healthy until the time is over.
 
 use std::time::Duration;
@@ -16,6 +16,8 @@ use crate::components::files::Stop;
 const SETTLE: Duration = Duration::from_secs(2);
 /// After so many restarts it will not come up by itself.
 const LOOPS: i64 = 3;
+/// Between two looks: a twentieth of what was waited already, within these.
+const PAUSE: (Duration, Duration) = (Duration::from_millis(50), Duration::from_millis(500));
 /// How much of a log goes with a failure.
 const LINES: usize = 30;
 
@@ -60,9 +62,10 @@ fn verdict(sight: &Sight) -> Verdict {
 impl Compose {
     pub(super) async fn until_well(&self, deadline: Instant) -> Result<Sight, Stop> {
         let ready = Duration::from(self.settings.ready);
-        let until = (Instant::now() + ready).min(deadline);
+        let began = Instant::now();
+        let until = (began + ready).min(deadline);
         let own_limit = until < deadline;
-        let (mut pause, mut steady) = (Duration::from_millis(50), None::<(Instant, Option<String>)>);
+        let mut steady = None::<(Instant, Option<String>)>;
         loop {
             let looked = self.look(until.max(Instant::now() + Duration::from_secs(1))).await;
             let mut last = match &looked {
@@ -84,7 +87,7 @@ impl Compose {
                     }
                 },
             };
-            let next = Instant::now() + pause;
+            let next = Instant::now() + (began.elapsed() / 20).clamp(PAUSE.0, PAUSE.1);
             if next >= until {
                 let (name, why) = std::mem::take(&mut last);
                 if !own_limit {
@@ -94,7 +97,6 @@ impl Compose {
                 return Err(self.unwell(&sight, &name, &why, Some(ready)).await.into());
             }
             sleep_until(next).await;
-            pause = (pause * 3 / 2).min(Duration::from_millis(500));
         }
     }
 

@@ -9,12 +9,17 @@ use super::definition::{Definition, revision, strip_hash};
 
 /// Says in which run a container was restored.
 pub(super) const RUN_LABEL: &str = "dev.ripcord.run";
-/// Programs that exchange containers for newer images by themselves, by the labels that they are told with.
-const UPDATERS: [(&str, &str); 3] = [
-    ("com.centurylinklabs.watchtower.enable", "Watchtower"),
-    ("wud.watch", "What's up Docker"),
-    ("diun.enable", "Diun (which only tells)"),
-];
+/// What a container says to a program that looks for newer images.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Told {
+    label: &'static str,
+    pub(super) name: &'static str,
+}
+
+/// It takes every container for its own that does not refuse.
+pub(super) const WATCHTOWER: Told = Told { label: "com.centurylinklabs.watchtower.enable", name: "Watchtower" };
+/// Programs that exchange containers for newer images by themselves. Diun is none of them: it only tells.
+const UPDATERS: [Told; 2] = [WATCHTOWER, Told { label: "wud.watch", name: "What's up Docker" }];
 
 /// One container.
 #[derive(Debug, Clone)]
@@ -91,6 +96,11 @@ impl Replica {
 
     pub(super) fn started(&self) -> &str {
         self.state("StartedAt").as_str().unwrap_or_default()
+    }
+
+    /// Whether it is started whenever the Engine is, also where somebody stopped it.
+    pub(super) fn restarts_with_the_engine(&self) -> bool {
+        self.whole["HostConfig"]["RestartPolicy"]["Name"] == "always"
     }
 
     pub(super) fn label(&self, name: &str) -> Option<&str> {
@@ -240,13 +250,22 @@ impl Sight {
         (!running.is_empty()).then(|| running.join(" "))
     }
 
-    /// Who would exchange the container for the newest image again.
+    fn says(&self, told: &Told, what: &str) -> bool {
+        self.counted().iter().any(|one| one.label(told.label).is_some_and(|value| value.eq_ignore_ascii_case(what)))
+    }
+
+    /// The ports of this machine that those which run have.
+    pub(super) fn ports(&self) -> BTreeSet<u16> {
+        self.running().flat_map(|one| one.definition.ports()).collect()
+    }
+
+    /// Who is told to exchange the container for the newest image again.
     pub(super) fn updaters(&self) -> Vec<&'static str> {
-        let says = |replica: &Replica, label: &str| {
-            replica.label(label).is_some_and(|value| value.eq_ignore_ascii_case("true"))
-        };
-        let told = UPDATERS.iter().filter(|(label, _)| self.counted().into_iter().any(|replica| says(replica, label)));
-        told.map(|(_, name)| *name).collect()
+        UPDATERS.iter().filter(|told| self.says(told, "true")).map(|told| told.name).collect()
+    }
+
+    pub(super) fn refuses(&self, told: &Told) -> bool {
+        self.says(told, "false")
     }
 }
 
@@ -319,5 +338,10 @@ mod tests {
     fn who_would_put_a_newer_image_there_is_named() {
         let sight = Sight::of(vec![container(1, "sha256:a", json!({ "Status": "running" }))]);
         assert_eq!(sight.updaters(), ["Watchtower"]);
+        assert!(!sight.refuses(&WATCHTOWER));
+        let mut refusing = container(1, "sha256:a", json!({ "Status": "running" }));
+        refusing["Config"]["Labels"][WATCHTOWER.label] = "false".into();
+        let sight = Sight::of(vec![refusing]);
+        assert!(sight.refuses(&WATCHTOWER) && sight.updaters().is_empty());
     }
 }

@@ -4,8 +4,9 @@ use std::fs;
 use std::net::TcpListener;
 use std::process::Command;
 
-use ripcord_core::{Action, Available, Outcome, Retry, Seen, Wanted};
+use ripcord_core::{Action, Available, Holds, Outcome, Retry, Seen, Wanted};
 
+use super::daemon::small;
 use super::{Stack, With, api, bad, each, failed, settings};
 use crate::contract::{Site, capture_step, restore_step, run_cx};
 use crate::support::{proof, step};
@@ -92,13 +93,36 @@ async fn a_port_that_is_taken_is_named(with: With) {
     let other = TcpListener::bind(("127.0.0.1", port)).unwrap();
     let prove = step("prove", Action::Prove { revision: made.revision.clone(), capture: Some(id.clone()) });
     let failure = failed(stack.site.apply(2, &prove).await);
-    assert_eq!(failure.what, format!("port {port} is in use"));
+    let us = format!("(process {})", std::process::id());
+    assert!(
+        failure.what.starts_with(&format!("port {port} is in use by ")) && failure.what.ends_with(&us),
+        "{failure:?}"
+    );
     stack.site.restore(2, &id, &made).await;
     let start = step("start", Action::Start);
     let failure = failed(stack.site.apply(2, &start).await);
-    assert!(failure.what.contains("could not be started") && failure.what.contains(&port.to_string()), "{failure:?}");
+    assert!(failure.what.contains("could not be started") && failure.what.ends_with(&us), "{failure:?}");
     assert!(failure.advice.unwrap().contains("stop what has the port") && failure.retry == Retry::Later);
     drop(other);
+    // Another container has it, and not the one that is to have it.
+    let (name, publish) = (format!("{}-squatter", stack.project), format!("127.0.0.1:{port}:8080"));
+    let network = format!("{}_default", stack.project);
+    stack.engine.says(&[
+        "run",
+        "--detach",
+        "--network",
+        &network,
+        "--name",
+        &name,
+        "--publish",
+        &publish,
+        "shop/api:v3",
+    ]);
+    let failure = failed(stack.site.apply(2, &prove).await);
+    assert_eq!(failure.what, format!("port {port} is in use by container `{name}`"));
+    let failure = failed(stack.site.apply(2, &start).await);
+    assert!(failure.what.ends_with(&format!("port {port} is in use by container `{name}`")), "{failure:?}");
+    stack.engine.says(&["rm", "--force", &name]);
     // The same step once it is free.
     proof(stack.site.apply(2, &start).await);
     assert_eq!(stack.version().as_deref(), Some("v1"));
@@ -218,7 +242,95 @@ async fn what_would_bring_a_newer_image_by_itself_is_said(with: With) {
     assert_eq!(stack.survey(&[]).await.facts["updated by"], "Watchtower is told to put a newer image there by itself");
     stack.deploy(&api("shop/api:v2").line(label));
     let done = stack.site.restore(2, &id, &made).await;
-    assert!(done.found.contains("Watchtower may put a newer image there by itself"), "{}", done.found);
+    assert!(done.found.contains("Watchtower is told to put a newer image there by itself"), "{}", done.found);
+}
+
+/// B11: what would put the bad release back is said beforehand and afterwards, and is left as it is.
+async fn what_would_put_the_bad_release_back_is_said(with: With) {
+    let stack = Stack::deployed(with, &api("shop/api:v1").line("restart: always"));
+    let (id, made) = stack.site.capture(1).await;
+    let wanted = [Wanted { revision: made.revision.clone(), capture: Some(id.clone()) }];
+    assert_eq!(stack.survey(&wanted).await.puts_back, Vec::<String>::new(), "it is where it is to be");
+    stack.deploy(&api("shop/api:v2").line("restart: always"));
+    let file = "the Compose files on disk still say what is live now (shop/api:v2): the next `up` applies that, unless they go back too";
+    assert_eq!(stack.survey(&wanted).await.puts_back, [file]);
+    assert_eq!(stack.survey(&[]).await.puts_back, Vec::<String>::new(), "nobody asked to go elsewhere");
+    proof(stack.site.apply(2, &step("stop", Action::Stop)).await);
+    let stopped = "it is stopped, and starts again when the Engine does (`restart: always`)";
+    assert_eq!(stack.survey(&wanted).await.puts_back, [file, stopped]);
+    stack.site.restore(2, &id, &made).await;
+    proof(stack.site.apply(2, &step("start", Action::Start)).await);
+    let back = stack.survey(&[]).await.puts_back;
+    assert_eq!(back.len(), 1, "{back:?}");
+    assert!(back[0].starts_with("the Compose file on disk names shop/api:v2 (sha256:"), "{back:?}");
+    assert!(back[0].ends_with("the next `up` applies that"), "{back:?}");
+    // Once somebody has put the file right, there is nothing left to say.
+    stack.write(&api("shop/api:v1").line("restart: always"));
+    assert_eq!(stack.survey(&[]).await.puts_back, Vec::<String>::new());
+}
+
+/// A full disk is found beforehand; one that fills up meanwhile ends the step, which goes on once there is room.
+async fn a_full_disk_of_the_engine_is_no_half_restore(with: With) {
+    let stack = Stack::on(small("160m"), with);
+    stack.deploy(&api("shop/api:v1"));
+    let (id, made) = stack.site.capture(1).await;
+    stack.deploy(&bad());
+    let container = stack.id();
+    let filler = stack.engine.data().join("filler");
+    let fill = || {
+        let mut file = fs::File::create(&filler).unwrap();
+        // Until it is full: the rest of the last piece too.
+        while std::io::Write::write_all(&mut file, &[1; 4096]).is_ok() {}
+    };
+    fill();
+    let prove = step("prove", Action::Prove { revision: made.revision.clone(), capture: Some(id.clone()) });
+    let failure = failed(stack.site.apply(2, &prove).await);
+    assert!(failure.what.starts_with("the Engine's disk is full: 0 MiB are free on "), "{failure:?}");
+    assert!(failure.advice.unwrap().contains("nothing was changed"));
+    assert_eq!((stack.id(), stack.version().as_deref()), (container, Some("v2")));
+    fs::remove_file(&filler).unwrap();
+    proof(stack.site.apply(2, &prove).await);
+    proof(stack.site.apply(2, &step("stop", Action::Stop)).await);
+    fill();
+    let restore = restore_step(&id, &made);
+    let failure = failed(stack.site.apply(2, &restore).await);
+    assert!(failure.what.contains("no space left on device"), "{failure:?}");
+    assert!(failure.advice.unwrap().contains("free space under the Engine's directory"));
+    let holds = stack.site.component().holds(&run_cx(2), &restore, None).await.holds;
+    assert!(!matches!(holds, Holds::Target | Holds::CannotTell { .. }), "it is not taken for done: {holds:?}");
+    fs::remove_file(&filler).unwrap();
+    proof(stack.site.apply(2, &restore).await);
+    proof(stack.site.apply(2, &step("start", Action::Start)).await);
+    assert_eq!(stack.site.seen().await, Seen::At(made.revision));
+    assert_eq!((stack.ids("api").len(), stack.version().as_deref()), (1, Some("v1")));
+}
+
+/// It ends in the middle of a run: each step says so and does nothing, and each goes on when it is there again.
+async fn an_engine_that_ends_meanwhile_is_waited_for_by_whoever_retries(with: With) {
+    let stack = Stack::on(small("160m"), with);
+    stack.deploy(&api("shop/api:v1"));
+    let (id, made) = stack.site.capture(1).await;
+    stack.deploy(&bad());
+    proof(stack.site.apply(2, &step("stop", Action::Stop)).await);
+    let (restore, start) = (restore_step(&id, &made), step("start", Action::Start));
+    let component = stack.site.component();
+    let mark = component.holds(&run_cx(2), &restore, None).await.mark;
+    let before = crate::contract::before(2, &restore, mark);
+    stack.engine.end();
+    let failure = failed(component.apply(&run_cx(2), &restore, &before).await);
+    assert!(failure.what.contains("cannot be asked") && failure.retry == Retry::Later, "{failure:?}");
+    let holds = component.holds(&run_cx(2), &restore, Some(&before)).await.holds;
+    assert!(matches!(holds, Holds::CannotTell { .. }), "nobody knows meanwhile: {holds:?}");
+    stack.engine.begin();
+    assert_eq!(component.holds(&run_cx(2), &restore, Some(&before)).await.holds, Holds::Origin);
+    proof(component.apply(&run_cx(2), &restore, &before).await);
+    stack.engine.end();
+    let failure = failed(stack.site.apply(2, &start).await);
+    assert!(failure.what.contains("cannot be asked") && failure.retry == Retry::Later, "{failure:?}");
+    stack.engine.begin();
+    proof(stack.site.apply(2, &start).await);
+    assert_eq!(stack.site.seen().await, Seen::At(made.revision));
+    assert_eq!((stack.ids("api").len(), stack.version().as_deref()), (1, Some("v1")));
 }
 
 /// RF29: a value of the environment is in the vault and in the container, and nowhere else.
@@ -254,5 +366,8 @@ each! {
     a_volume_that_is_gone_is_no_empty_one
     without_compose_it_is_said_what_was_looked_for
     what_would_bring_a_newer_image_by_itself_is_said
+    what_would_put_the_bad_release_back_is_said
+    a_full_disk_of_the_engine_is_no_half_restore
+    an_engine_that_ends_meanwhile_is_waited_for_by_whoever_retries
     rf29_values_of_the_environment_are_shown_nowhere
 }
