@@ -574,7 +574,7 @@ pub(crate) struct Policy {
     pub helps_within: Option<At<Span>>,
     /// How near to what was normal a breached signal must come: `1.5x` is no more than half worse. Default `1.5x`.
     pub recovered_at: Option<At<Figure>>,
-    /// How many steps may run at a time on one machine. Default `4`.
+    /// How many steps may run at a time on one machine. Default `8`.
     pub per_host: Option<At<u32>>,
     /// How far a capture must have been proven to be relied on without a person. Default `read-back`.
     pub automatic_proof: Option<Proof>,

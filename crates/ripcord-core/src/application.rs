@@ -134,7 +134,7 @@ impl Default for Policy {
             watch: minutes(15),
             helps_within: minutes(5),
             recovered_at: 1.5,
-            per_host: 4,
+            per_host: 8,
             automatic_proof: ProofLevel::ReadBack,
             keep_captures: minutes(30 * 24 * 60),
             keep_aside: minutes(7 * 24 * 60),

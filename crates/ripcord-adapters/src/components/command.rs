@@ -8,7 +8,6 @@
 //! after `start` another instance than before. Exit code 75 (EX_TEMPFAIL of sysexits.h) says that trying again may help; any other
 //! failure waits for a person.
 
-pub(super) mod ports; // whether they are free
 mod world; // running the commands, and reading what they print
 
 use std::collections::BTreeMap;
@@ -31,6 +30,7 @@ use tokio::time::Instant;
 use self::world::{Cannot, World};
 use super::files::ReadersSetting;
 use super::files::captures::{Captures, made, manifest};
+use super::ports;
 use crate::{BuildCx, BuildError, ComponentKind};
 
 /// The revision of what has none of its own: always the same, so never a reason to act.

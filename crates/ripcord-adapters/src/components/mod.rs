@@ -14,6 +14,7 @@ pub mod json_file; // flags and settings in JSON
 pub mod npm; // what npm installs, and what is built with it
 pub mod pip; // a Python virtual environment
 pub mod pm2; // an application under pm2
+mod ports; // whether they are free
 pub mod sqlite; // an SQLite database
 pub mod systemd; // a unit of systemd
 mod tidy; // names of ours that are old

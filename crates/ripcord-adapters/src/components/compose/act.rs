@@ -18,8 +18,8 @@ use super::cli::With;
 use super::definition::revision;
 use super::held::{Kept, replicas};
 use super::sight::{Fares, RUN_LABEL, Replica, Sight};
-use crate::components::command::ports;
 use crate::components::files::{Live, Stop, blocking, point, remove_file, write_new};
+use crate::components::ports;
 use crate::docker::{Endpoint, EngineError};
 
 /// What goes with the user's files to pin the image, and the env file that keeps Compose from reading another.
