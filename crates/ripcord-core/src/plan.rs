@@ -286,6 +286,16 @@ impl Plan {
         !self.loss_at_most.is_none() || self.steps.iter().any(|step| step.destroys == Destroys::GivesUp)
     }
 
+    /// What would put another revision back, each once, with the places it would do so at.
+    pub fn undone_by(&self) -> BTreeMap<&str, Vec<&Place>> {
+        let mut by: BTreeMap<&str, Vec<&Place>> = BTreeMap::new();
+        for (place, what) in self.puts_back.iter().flat_map(|(place, what)| what.iter().map(move |what| (place, what)))
+        {
+            by.entry(what).or_default().push(place);
+        }
+        by
+    }
+
     /// Whether anything would be done at all.
     pub fn is_empty(&self) -> bool {
         !self.steps.iter().any(Step::acts)

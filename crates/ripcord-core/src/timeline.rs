@@ -242,9 +242,11 @@ impl Teller<'_> {
                     detail.extend(
                         plan.left_alone.iter().map(|left| format!("{} left alone: {}", left.component, left.why)),
                     );
-                    let back =
-                        plan.puts_back.iter().flat_map(|(place, what)| what.iter().map(move |what| (place, what)));
-                    detail.extend(back.map(|(place, what)| format!("would undo it: {place}: {what}")));
+                    let at = |places: Vec<&crate::Place>| {
+                        places.into_iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+                    };
+                    let back = plan.undone_by().into_iter();
+                    detail.extend(back.map(|(what, places)| format!("would undo it at {}: {what}", at(places))));
                     detail.extend(loss(&plan.loss_at_most).map(|loss| format!("loses at most {loss}")));
                     self.runs.insert(run.clone(), plan);
                 }

@@ -101,7 +101,11 @@ impl Driver {
     /// What would put another revision in the place of what the run restored, seen once it is there (B11).
     fn puts_back(&self, seen: &ripcord_core::Inventory) -> Vec<String> {
         let ours = seen.surveys.iter().filter(|(place, _)| self.run.plan.ends_at.contains_key(*place));
-        ours.flat_map(|(place, survey)| survey.puts_back.iter().map(move |what| format!("{place}: {what}"))).collect()
+        let mut by: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+        for (place, what) in ours.flat_map(|(place, survey)| survey.puts_back.iter().map(move |what| (place, what))) {
+            by.entry(what).or_default().push(place.to_string());
+        }
+        by.into_iter().map(|(what, places)| format!("{}: {what}", places.join(", "))).collect()
     }
 
     /// The state reached, as a release: what was restored as the target had it, everything else as it was seen.

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use ripcord_core::{
-    Action, Body, CaptureRow, Climb, HeldIn, OnFailure, RunState, Step, StepId, StepState, between, human,
+    Action, Body, CaptureRow, Climb, HeldIn, OnFailure, Place, RunState, Step, StepId, StepState, between, human,
 };
 
 use crate::markdown::{Page, code, text, typed};
@@ -144,14 +144,14 @@ fn left_alone(page: &mut Page, record: &Record<'_>) {
 }
 
 fn puts_back(page: &mut Page, record: &Record<'_>) {
-    let back = &record.run.plan.puts_back;
+    let back = record.run.plan.undone_by();
     if back.is_empty() {
         return;
     }
     page.heading(3, "Would undo it afterwards");
     page.para("Nobody but a person sees to these:");
-    let lines = back.iter().flat_map(|(place, what)| what.iter().map(move |what| (place, what)));
-    page.bullets(lines.map(|(place, what)| format!("{}: {}", code(place), text(what))));
+    let at = |places: Vec<&Place>| places.into_iter().map(code).collect::<Vec<_>>().join(", ");
+    page.bullets(back.into_iter().map(|(what, places)| format!("{}: {}", at(places), text(what))));
 }
 
 /// Each check and proof, with what was found.

@@ -181,9 +181,10 @@ impl View for PlanView {
         }
         if !plan.puts_back.is_empty() {
             out.push(format!("\n{}", strong("would undo it afterwards: for you to see to")));
-            let of = plan.puts_back.iter().flat_map(|(place, what)| what.iter().map(move |what| (place, what)));
-            let rows: Vec<_> = of.map(|(place, what)| vec![place.to_string(), what.clone()]).collect();
-            out.push(indent(&table(&rows), 2));
+            for (what, places) in plan.undone_by() {
+                let at: Vec<String> = places.iter().map(ToString::to_string).collect();
+                out.push(format!("  {what}\n    {}", paint(FAINT, format!("at {}", at.join(", ")))));
+            }
         }
         out.push(String::new());
         out.extend(self.price());
