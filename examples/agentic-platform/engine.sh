@@ -7,8 +7,7 @@ set -u
 dir=$1
 mkdir -p "$dir"
 export DOCKER_HOST=unix://$dir/docker.sock
-# An Engine that begins makes the kernel's chains anew, which all Engines of a machine share: this one leaves them alone.
-dockerd --iptables=false --data-root "$dir/data" --exec-root "$dir/exec" --host "$DOCKER_HOST" --pidfile "$dir/pid" --bridge none \
+dockerd --data-root "$dir/data" --exec-root "$dir/exec" --host "$DOCKER_HOST" --pidfile "$dir/pid" --bridge none \
     --default-address-pool base=10.219.0.0/16,size=26 >"$dir/log" 2>&1 </dev/null &
 engine=$!
 trap '' INT TERM HUP
