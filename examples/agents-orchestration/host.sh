@@ -10,7 +10,7 @@ docker network inspect "$NETWORK" >/dev/null 2>&1 || docker network create "$NET
 docker rm --force --volumes "$MACHINE" >/dev/null 2>&1 || true
 ./machine.sh "$MACHINE" --network "$NETWORK" --publish 127.0.0.1::22 --publish 127.0.0.1::8000 --volume "$PWD/shared:/srv/shared"
 [ -e key ] || ssh-keygen -q -t ed25519 -N '' -f key
-docker exec -i "$MACHINE" sh -euc 'mkdir -p -m 700 /root/.ssh; cat >/root/.ssh/authorized_keys; ssh-keygen -A >/dev/null; systemctl start ssh' <key.pub
+docker exec -i "$MACHINE" sh -euc 'mkdir -p -m 700 ~root/.ssh; cat >~root/.ssh/authorized_keys; ssh-keygen -A >/dev/null; systemctl start ssh' <key.pub
 published() { docker port "$MACHINE" "$1" | sed -n '1s/.*://p'; }
 port=$(published 22)
 published 8000 >port

@@ -88,7 +88,7 @@ pub fn plan(asked: &Asked<'_>) -> Result<Planned, NoPlan> {
     draft.all(&touched);
     left_alone.extend(draft.left_alone);
     let loss_at_most = loss_now.ceiling(asked.seen.at);
-    let puts_back = puts_back(asked, &touched);
+    let puts_back = puts_back(asked, &draft.steps);
     let plan = Plan {
         app: asked.application.id.clone(),
         purpose: asked.purpose.clone(),
@@ -123,7 +123,11 @@ fn ends_at(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Plac
     });
     let there = asked.target.map.iter().filter(|(place, at)| {
         let seen = asked.seen.surveys.get(place).map(|survey| &survey.seen);
-        has_revision(asked, place) && !touched.contains_key(place) && seen == Some(&Seen::At(at.revision.clone()))
+        // Toggles take no release back, and may lie within what another place of the release holds.
+        matches!(asked.rung.means, Means::Restore { .. })
+            && has_revision(asked, place)
+            && !touched.contains_key(place)
+            && seen == Some(&Seen::At(at.revision.clone()))
     });
     restored.chain(there.map(|(place, at)| (place.clone(), at.revision.clone()))).collect()
 }
@@ -136,13 +140,11 @@ fn has_revision(asked: &Asked<'_>, place: &Place) -> bool {
     })
 }
 
-/// What would undo this, as things stand.
-fn puts_back(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Place, Vec<String>> {
-    let of = asked
-        .seen
-        .surveys
-        .iter()
-        .filter(|(place, survey)| touched.contains_key(*place) && !survey.puts_back.is_empty());
+/// What would undo this, as things stand, at every place that is acted on.
+fn puts_back(asked: &Asked<'_>, steps: &[Step]) -> BTreeMap<Place, Vec<String>> {
+    let acted: BTreeSet<&Place> =
+        steps.iter().filter(|step| step.acts()).filter_map(|step| step.place.as_ref()).collect();
+    let of = asked.seen.surveys.iter().filter(|(place, survey)| acted.contains(place) && !survey.puts_back.is_empty());
     of.map(|(place, survey)| (place.clone(), survey.puts_back.clone())).collect()
 }
 

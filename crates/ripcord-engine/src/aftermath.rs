@@ -1,6 +1,6 @@
 //! What follows when every step is settled: is it consistent, is it on the record, did it help, does it stay that way.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use ripcord_core::{
@@ -100,7 +100,10 @@ impl Driver {
 
     /// What would put another revision in the place of what the run restored, seen once it is there (B11).
     fn puts_back(&self, seen: &ripcord_core::Inventory) -> Vec<String> {
-        let ours = seen.surveys.iter().filter(|(place, _)| self.run.plan.ends_at.contains_key(*place));
+        let plan = &self.run.plan;
+        let acted = plan.steps.iter().filter(|step| step.acts()).filter_map(|step| step.place.as_ref());
+        let concerned: BTreeSet<&Place> = plan.ends_at.keys().chain(acted).collect();
+        let ours = seen.surveys.iter().filter(|(place, _)| concerned.contains(place));
         let mut by: BTreeMap<&str, Vec<String>> = BTreeMap::new();
         for (place, what) in ours.flat_map(|(place, survey)| survey.puts_back.iter().map(move |what| (place, what))) {
             by.entry(what).or_default().push(place.to_string());

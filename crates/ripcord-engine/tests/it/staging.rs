@@ -189,6 +189,16 @@ async fn b11_what_would_undo_it_is_in_the_plan_and_told_when_it_is_still_there()
     let scope = restore(&[name("east"), name("west")].into());
     let proposal = propose(&desk.world, &scope).await.unwrap();
     assert_eq!(proposal.priced.plan.puts_back, both);
+    // What is only restarted may bring something back too.
+    let web = Place::local(name("east-web"));
+    universe.with(|truth| truth.puts_back.extend([note(&web, "a saved list")]));
+    let restarted = two(Readers::Restart);
+    let (other, _, _) = begun(&restarted).await;
+    other.with(|truth| truth.puts_back.extend([note(&web, "a saved list")]));
+    let elsewhere = Desk::take(world(&restarted, &other, MemoryStore::new()), Duration::from_secs(3600)).await.unwrap();
+    history(&elsewhere, &restarted, &other).await.unwrap();
+    let plan = propose(&elsewhere.world, &scope).await.unwrap().priced.plan;
+    assert_eq!(plan.puts_back, BTreeMap::from([note(&web, "a saved list")]));
     // The one is mended by the time the run is done.
     universe.with(|truth| truth.puts_back.remove(&east));
     driver.drive().await.unwrap();
@@ -198,4 +208,17 @@ async fn b11_what_would_undo_it_is_in_the_plan_and_told_when_it_is_still_there()
         _ => None,
     });
     assert_eq!(noted.collect::<Vec<_>>(), ["this would put something else back: west: an updater"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn toggles_count_on_nothing_but_what_they_set() {
+    let made = two(Readers::Hot);
+    let (_, desk, _) = begun(&made).await;
+    let off = BTreeMap::from([("fast".to_owned(), serde_json::json!(false))]);
+    let means = Means::Set { values: BTreeMap::from([(name("east"), off)]) };
+    let rung =
+        Rung { level: 1, name: "toggle".parse().unwrap(), means, climb: Climb::Ask, budget: Duration::from_secs(120) };
+    let wanted = ripcord_engine::Wanted::Rollback { to: None, rung, partial: false };
+    let plan = propose(&desk.world, &wanted).await.unwrap().priced.plan;
+    assert_eq!(plan.ends_at, BTreeMap::new());
 }
