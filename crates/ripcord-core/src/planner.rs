@@ -129,7 +129,14 @@ fn ends_at(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Plac
             && !touched.contains_key(place)
             && seen == Some(&Seen::At(at.revision.clone()))
     });
-    restored.chain(there.map(|(place, at)| (place.clone(), at.revision.clone()))).collect()
+    // What serves the target as it is stays where it is, and has to be there in the end.
+    let served = asked.target.map.iter().filter_map(|(place, at)| {
+        let survey = asked.seen.surveys.get(place)?;
+        let stays = matches!(asked.rung.means, Means::Restore { .. }) && !touched.contains_key(place);
+        let revision = survey.seen.revision().filter(|_| stays && survey.serves(&at.revision).is_some())?;
+        Some((place.clone(), revision.clone()))
+    });
+    restored.chain(there.map(|(place, at)| (place.clone(), at.revision.clone()))).chain(served).collect()
 }
 
 /// Whether the place has a revision of its own: a process that runs what others hold has none.
@@ -188,6 +195,12 @@ fn touched(asked: &Asked<'_>, left_alone: &mut Vec<LeftAlone>) -> Result<BTreeMa
                     leave(format!("is at {} already", at.label.clone().unwrap_or_else(|| at.revision.short())));
                     continue;
                 }
+                Some(at) if capabilities.nature == Nature::Versioned && survey.serves(&at.revision).is_some() => {
+                    let to = at.label.clone().unwrap_or_else(|| at.revision.short());
+                    let why = survey.serves(&at.revision).unwrap_or_default();
+                    leave(format!("stays as it is, which serves {to} too: {why}"));
+                    continue;
+                }
                 Some(at) => Wish {
                     place: place.clone(),
                     want: Want::Revision { revision: at.revision.clone(), capture: at.capture.clone() },
@@ -231,12 +244,14 @@ fn available(survey: &Survey, place: &Place, revision: &Revision) -> Result<(), 
 
 /// What going back loses. A flowing place whose loss is unknown loses everything since its capture: never nothing.
 fn loss(survey: &Survey, nature: Nature, capture: Option<&CaptureId>, place: &Place) -> Loss {
-    if nature == Nature::Versioned {
-        return Loss::none();
-    }
-    let known = capture.and_then(|capture| survey.losses.iter().find(|(of, _)| of == capture));
+    let of_capture = capture.and_then(|capture| survey.losses.iter().find(|(of, _)| of == capture));
+    let known = match capture {
+        Some(_) => of_capture.map(|(_, loss)| loss),
+        None => survey.empties.as_ref(),
+    };
     match (known, capture) {
-        (Some((_, loss)), _) => loss.clone(),
+        (Some(loss), _) => loss.clone(),
+        (None, _) if nature == Nature::Versioned => Loss::none(),
         (None, Some(capture)) => Loss {
             other: vec![format!("everything written to `{place}` since {capture}, not counted")],
             ..Loss::none()
@@ -254,7 +269,8 @@ fn refuse_half_way(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> Resul
     let behind = |(place, at): (&Place, &Recorded)| {
         let versioned = has_revision(asked, place);
         let there = matches!(&asked.seen.surveys.get(place)?.seen, Seen::At(revision) if *revision == at.revision);
-        let left = versioned && !there && !scope.contains(&place.component) && !touched.contains_key(place);
+        let serves = asked.seen.surveys.get(place).is_some_and(|survey| survey.serves(&at.revision).is_some());
+        let left = versioned && !there && !serves && !scope.contains(&place.component) && !touched.contains_key(place);
         left.then(|| place.component.clone())
     };
     let left: BTreeSet<ComponentId> = asked.target.map.iter().filter_map(behind).collect();

@@ -216,8 +216,15 @@ pub struct Survey {
     pub puts_back: Vec<String>,
     /// One entry for each [`Wanted`] that was asked, in the order asked.
     pub available: Vec<(Wanted, Available)>,
-    /// What going back to each asked capture would lose (flowing places only).
+    /// Revisions other than the one seen that what is there serves as well, each with the reason: a schema that has only been
+    /// added to serves the code written for the one before it. Going back to such a revision leaves the place alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub serves: Vec<(Revision, String)>,
+    /// What going back to each asked capture would lose: at flowing places, and where a way down gives data up.
     pub losses: Vec<(CaptureId, Loss)>,
+    /// What going back loses where no capture is needed for it: a cache that is emptied.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub empties: Option<Loss>,
     /// What the adapter wants to know again when it proposes; part of the plan's digest.
     pub facts: BTreeMap<String, String>,
     /// How long restoring took or is reckoned to take; not part of any digest.
@@ -238,7 +245,9 @@ impl Survey {
             rolls: false,
             puts_back: vec![],
             available: vec![],
+            serves: vec![],
             losses: vec![],
+            empties: None,
             facts: BTreeMap::new(),
             reckoned: None,
         }
@@ -246,6 +255,12 @@ impl Survey {
 
     pub fn available(&self, revision: &Revision) -> Option<&Available> {
         self.available.iter().find(|(wanted, _)| wanted.revision == *revision).map(|(_, available)| available)
+    }
+
+    /// Why what is there serves `revision` too; none where it does not.
+    pub fn serves(&self, revision: &Revision) -> Option<&str> {
+        let known = matches!(self.seen, Seen::At(_));
+        self.serves.iter().find(|(served, _)| known && served == revision).map(|(_, why)| why.as_str())
     }
 }
 

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ripcord_core::{
-    Action, Before, CaptureRef, Component, Cx, Failure, Holds, Loss, Nature, Observation, Observe, Outcome, Proof,
-    Retry, Step, Wanted,
+    Action, Before, CaptureRef, Component, Cx, Destroys, Failure, Holds, Loss, Nature, Observation, Observe, Outcome,
+    Proof, Retry, Step, Wanted,
 };
 use tokio::time::Instant;
 
@@ -75,7 +75,7 @@ pub async fn act(component: Arc<dyn Component>, cx: Cx, step: Step, before: Befo
 /// step is begun, not after.
 pub async fn exceeds(component: &Arc<dyn Component>, cx: &Cx, step: &Step, ceiling: &Loss) -> Option<String> {
     let Action::Restore { to, from: Some(CaptureRef::Known(capture)) } = &step.action else { return None };
-    if component.capabilities().nature != Nature::Flowing {
+    if component.capabilities().nature != Nature::Flowing && step.destroys != Destroys::GivesUp {
         return None;
     }
     let place = step.place.as_ref()?;

@@ -168,6 +168,9 @@ fn artefact(found: &Survey, wanted: Option<&Recorded>, spoiled: &BTreeMap<Captur
     if !wanted.flowing && found.seen.revision() == Some(&wanted.revision) {
         return Artefact::InPlace;
     }
+    if let Some(why) = found.serves(&wanted.revision).filter(|_| !wanted.flowing) {
+        return Artefact::Here { how: format!("what is there serves it: {why}") };
+    }
     if let Some((capture, why)) = wanted.capture.as_ref().and_then(|id| spoiled.get_key_value(id)) {
         return Artefact::Spoiled { capture: capture.clone(), why: why.clone() };
     }

@@ -11,6 +11,7 @@ mod readiness;
 mod run;
 mod sim;
 mod stage;
+mod serves;
 mod staging;
 mod universe;
 mod upkeep;

@@ -84,6 +84,9 @@ pub struct Truth {
     pub rolls: BTreeSet<ComponentId>,
     /// What would undo a restore, by place.
     pub puts_back: BTreeMap<Place, Vec<String>>,
+    /// What serves every revision as it is, and what going without a capture loses.
+    pub serves: BTreeSet<ComponentId>,
+    pub empties: BTreeMap<ComponentId, Loss>,
     /// What is ready beside the live.
     pub staged: BTreeSet<(Place, Revision)>,
     /// What was set aside, by place, and what tidying it comes to.
@@ -127,6 +130,8 @@ impl Universe {
             stages: BTreeSet::new(),
             rolls: BTreeSet::new(),
             puts_back: BTreeMap::new(),
+            serves: BTreeSet::new(),
+            empties: BTreeMap::new(),
             staged: BTreeSet::new(),
             aside: BTreeMap::new(),
         };
@@ -338,6 +343,11 @@ impl Component for Fake {
                 survey.rolls = self.universe.with(|truth| truth.rolls.contains(&place.component));
             }
             survey.puts_back = self.universe.with(|truth| truth.puts_back.get(place).cloned().unwrap_or_default());
+            if self.universe.with(|truth| truth.serves.contains(&place.component)) {
+                let others = wanted.iter().filter(|w| Some(&w.revision) != survey.seen.revision());
+                survey.serves = others.map(|w| (w.revision.clone(), "only added to".to_owned())).collect();
+            }
+            survey.empties = self.universe.with(|truth| truth.empties.get(&place.component).cloned());
             let had = |w: &Wanted| match self.universe.with(|truth| truth.gone.contains(&w.revision.short())) {
                 true => Available::Missing { why: "somebody deleted it".into() },
                 false => Available::Here { how: "made of thin air".into() },
