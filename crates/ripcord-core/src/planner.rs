@@ -307,7 +307,7 @@ impl<'a> Drafting<'a> {
     fn all(&mut self, touched: &BTreeMap<Place, Touch>) {
         let affected = self.affected(touched);
         let proofs = self.proofs(touched);
-        let evidence = self.evidence(touched, &affected, &proofs);
+        let evidence = self.evidence(touched, &affected);
         let stands: BTreeSet<Place> =
             self.asked.owed.iter().filter(|place| self.stands_still(place)).cloned().collect();
         let down: BTreeSet<&Place> = affected.stop.iter().chain(&affected.restart).chain(&stands).collect();
@@ -316,7 +316,7 @@ impl<'a> Drafting<'a> {
         let shut = self.asked.owed.iter().any(|place| self.is_switch(&place.component));
         let pauses = if down.is_empty() && !shut { vec![] } else { self.pauses(&ready, !down.is_empty()) };
         self.stops(&affected, touched, &ready, &evidence, &pauses);
-        self.captures(touched, &proofs, &affected);
+        self.captures(touched, &affected);
         self.restores(touched, &ready, &affected);
         let started = self.starts(&down, &affected.roll);
         let healthy = self.health(&started, touched);
@@ -479,12 +479,7 @@ impl<'a> Drafting<'a> {
     }
 
     /// Evidence is taken before anything stops, with a time limit so short that nobody waits for it in vain.
-    fn evidence(
-        &mut self,
-        touched: &BTreeMap<Place, Touch>,
-        affected: &Affected,
-        proofs: &[StepId],
-    ) -> Vec<(Place, StepId)> {
+    fn evidence(&mut self, touched: &BTreeMap<Place, Touch>, affected: &Affected) -> Vec<(Place, StepId)> {
         let places: BTreeSet<&Place> =
             touched.keys().chain(&affected.stop).chain(&affected.restart).chain(&affected.roll).collect();
         let mut taken = vec![];
@@ -493,7 +488,7 @@ impl<'a> Drafting<'a> {
                 continue;
             }
             let action = Action::Capture { purpose: CapturePurpose::Evidence };
-            let id = self.add("evidence", place, Phase::Capture, action, proofs.to_vec());
+            let id = self.add("evidence", place, Phase::Capture, action, []);
             if let Some(step) = self.steps.last_mut() {
                 step.limits = Limits { call: Duration::from_secs(5), total: Duration::from_secs(5), tries: 1 };
                 step.on_failure = OnFailure::Continue { reason: "evidence is best effort".to_owned() };
@@ -563,18 +558,18 @@ impl<'a> Drafting<'a> {
 
     /// The present is captured before it is changed, so that the rollback itself can be undone.
     ///
-    /// What changes only by release is captured while everything still runs. What changes by use is captured once nothing writes
-    /// to it any more (RF11).
-    fn captures(&mut self, touched: &BTreeMap<Place, Touch>, proofs: &[StepId], affected: &Affected) {
+    /// What changes only by release is captured while everything still runs, and while the target is still being proven: that
+    /// changes nothing. What changes by use is captured once nothing writes to it any more (RF11).
+    fn captures(&mut self, touched: &BTreeMap<Place, Touch>, affected: &Affected) {
         for (place, touch) in touched {
             let Some(component) = self.component(place) else { continue };
             if component.capabilities().held == Held::Nowhere {
                 continue;
             }
-            let mut needs = proofs.to_vec();
-            if touch.nature == Nature::Flowing {
-                needs.extend(self.readers_stopped(place, affected));
-            }
+            let needs = match touch.nature {
+                Nature::Flowing => self.readers_stopped(place, affected),
+                Nature::Versioned => vec![],
+            };
             let action = Action::Capture { purpose: CapturePurpose::Protective };
             self.add("capture", place, Phase::Capture, action, needs);
         }

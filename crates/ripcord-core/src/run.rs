@@ -565,13 +565,15 @@ impl Run {
         if self.front.unsettled == 0 {
             return vec![Next::Restored];
         }
-        let open: Vec<(&Step, &StepState)> = self
+        let mut open: Vec<(&Step, &StepState)> = self
             .front
             .open
             .iter()
             .filter(|id| !in_flight.contains(*id))
             .filter_map(|id| Some((self.plan.steps.get(*self.front.at.get(id)?)?, self.steps.get(id)?)))
             .collect();
+        // Where not all can begin at once, what others wait for goes first.
+        open.sort_by_key(|(step, _)| step.phase);
         let left_behind: Vec<Next> = open
             .iter()
             .filter_map(|(step, state)| match state {

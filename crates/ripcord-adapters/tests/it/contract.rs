@@ -718,6 +718,17 @@ contract!(systemd_itself, crate::real_systemd::Unit:
 );
 contract!(npm, crate::npm::Modules);
 contract!(pip, crate::pip::Linked);
+#[cfg(feature = "real")]
+contract!(etcd, crate::real_etcd::Keys:
+    observe_tells_what_was_restored
+    rf09_restore_twice_is_restore_once
+    two_at_once_end_where_one_does
+    rf15_killed_anywhere_it_is_whole_and_converges
+    a_capture_killed_anywhere_is_made_again
+    a_damaged_capture_is_refused_before_anything
+    what_is_missing_is_said
+    what_was_absent_is_taken_away_and_comes_back
+);
 contract!(http_flags, crate::http_flags::Document:
     observe_tells_what_was_restored
     rf09_restore_twice_is_restore_once

@@ -13,8 +13,9 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-/// How long those who are on the way are waited for: what they do until they are here takes less, unless something keeps them.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// How long those who are on the way are waited for: what they do until they are here takes less, unless something keeps them. A
+/// process of the older Compose takes as long.
+const PATIENCE: Duration = Duration::from_millis(600);
 
 /// Those who want the same: `A` is asked for, and all who asked together are given one `B`.
 #[derive(Debug)]
