@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
-# The story in one command: a good release; code that does not start; a configuration that is no JSON; and state that is corrupt, which
-# a person takes back. Looked at from outside all the while. Takes about four minutes after the machine's image was made. Works in a
-# copy, and takes away what it made, but for that image.
+# The story in one command: a good release; code that does not start; a configuration that is no JSON; state that is corrupt, which a
+# person takes back; and a bad release on the green side of two. Looked at from outside all the while. Takes about five minutes after
+# the machine's image was made. Works in a copy, and takes away what it made, but for that image.
 #
 # Uses the Docker Engine that answers; where none does, it starts one of its own. Needs root (for the image, and for an Engine of its
 # own), Docker, debootstrap, OpenSSH, git, python3, curl and Rust.
@@ -100,6 +100,18 @@ code=0
 "$RIPCORD" rollback --to v1.0.0 --strategy state --reason 'the workflow cannot be read' --yes --confirm 'CONFIRM DATA LOSS' || code=$?
 expect 0
 there 'ls -d /srv/agents/failed-*/*; cat /srv/agents/artefacts/workflow.json'
+
+# Blue and green: the last known good still stands, so going back is a link, and nothing stops.
+say "the same with two sides: blue serves v1.0.0, and green is to have v1.4.0"
+blue-green/setup.sh v1.0.0 2>&1
+ripcord_sides() { (cd blue-green && "$RIPCORD" "$@" 9>&-); }
+code=0
+ripcord_sides deploy --version v1.0.0 -- true || code=$?
+expect 0
+code=0
+ripcord_sides deploy --version v1.4.0 -- ./deploy.sh v1.4.0 || code=$?
+expect 6
+there 'readlink /srv/sides/live; systemctl is-active side@blue.service side@green.service'
 
 say "the timeline, from the report of the first rollback"
 run=$("$RIPCORD" log | grep -o 'run-[0-9]*' | sort -u -t - -k 2n | sed -n 1p)

@@ -13,7 +13,7 @@ git init -q -b main source
     cd source
     git config user.name Team
     git config user.email team@example.com
-    for version in v1.0.0 v1.1.0 v1.2.0 v1.3.0; do
+    for version in v1.0.0 v1.1.0 v1.2.0 v1.3.0 v1.4.0; do
         # Each from v1.0.0: what went bad is not built upon.
         [ $version = v1.0.0 ] || git checkout -q -B main v1.0.0
         cp -R "../versions/$version/." .

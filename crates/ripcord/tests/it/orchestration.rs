@@ -82,8 +82,12 @@ impl Agents {
     }
 
     fn ripcord(&self, args: &[&str]) -> Ran {
+        self.ripcord_of("ripcord.yaml", args)
+    }
+
+    fn ripcord_of(&self, file: &str, args: &[&str]) -> Ran {
         // It has times of its own for everything; this is for when it should hang.
-        let words = [&["-k", "5", "300", env!("CARGO_BIN_EXE_ripcord")], args].concat();
+        let words = [&["-k", "5", "300", env!("CARGO_BIN_EXE_ripcord"), "--file", file], args].concat();
         ran(self.command("timeout", &words).output().unwrap())
     }
 
@@ -234,4 +238,34 @@ fn agents_under_systemd_are_taken_back() {
     assert_eq!(agents.there("cat config/agents.json"), config);
     assert_eq!(agents.there("cat /etc/systemd/system/agents.service"), unit);
     assert_eq!(agents.there("stat -c %a .env; cat .env"), "600\nPORT=8000\nMODEL_KEY=not-a-real-key");
+}
+
+#[test]
+fn b12_traffic_goes_back_to_the_side_that_still_stands_and_nothing_stops() {
+    let mut agents = Agents::start();
+    agents.leave();
+    agents.says("blue-green/setup.sh", &["v1.0.0"]);
+    agents.come();
+    let sides = |args: &[&str]| agents.ripcord_of("blue-green/ripcord.yaml", args);
+    let good = sides(&["deploy", "--version", "v1.0.0", "--", "true"]);
+    assert_eq!(good.code, Some(0), "{good:#?}");
+    agents.is_well_at("v1.0.0");
+    let running = || agents.there("systemctl show -p MainPID --value side@blue.service front.service");
+    let before = running();
+    let bad = sides(&["deploy", "--version", "v1.4.0", "--", "./deploy.sh", "v1.4.0"]);
+    assert_eq!(bad.code, Some(6), "{bad:#?}");
+    // What was good before is good at once: it does not bake again.
+    assert!(bad.err.contains("had this state and was good"), "{bad:#?}");
+    agents.is_well_at("v1.0.0");
+    assert_eq!(agents.there("readlink /srv/sides/live"), "slots/blue");
+    assert_eq!(running(), before, "nothing was restarted for it");
+    assert_eq!(
+        agents.there("systemctl is-active side@green.service"),
+        "active",
+        "the bad side is there to be looked at"
+    );
+    // Nobody was ever turned away: what failed is what v1.4.0 answered.
+    let said = fs::read_to_string(agents.path("users")).unwrap();
+    let other: Vec<&str> = said.lines().filter(|status| !matches!(*status, "200" | "500")).collect();
+    assert!(said.contains("500") && other.is_empty(), "{other:?}");
 }
