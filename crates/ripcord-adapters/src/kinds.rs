@@ -123,7 +123,6 @@ table!(ComponentKind, ComponentSettings, COMPONENTS, read_component, each_compon
     Directory = components::directory::Settings;
     Driver = components::driver::Settings;
     EnvFile = components::env_file::Settings;
-    Etcd = components::etcd::Settings;
     Git = components::git::Settings;
     HttpFlags = components::http_flags::Settings;
     HttpSwitch = components::http_switch::Settings;

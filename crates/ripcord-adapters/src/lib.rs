@@ -6,12 +6,10 @@
 pub mod channels; // where messages go
 pub mod components; // what has a revision
 mod docker; // the Docker Engine
-mod etcd; // etcd, through its JSON gateway
 pub mod hosts; // where commands run
 mod http; // requests, and what their failures mean
 mod kinds; // the registry: one line per kind
 mod pm2; // what pm2 says of an application
-mod postgres; // PostgreSQL servers, and their programs
 pub mod secrets; // from where a secret is to the secret
 pub mod signals; // what is measured
 mod systemd; // what systemd says of a unit

@@ -6,7 +6,6 @@ pub mod directory; // a directory of files
 mod disk; // whether there is room
 pub mod driver; // anything, through a program that speaks the driver protocol
 pub mod env_file; // KEY=value files
-pub mod etcd; // the keys of an etcd prefix
 mod files; // what the kinds of files share
 pub mod git; // a checkout
 pub mod http_flags; // feature flags, by HTTP

@@ -23,10 +23,6 @@ mod pm2;
 #[cfg(feature = "real")]
 mod real;
 #[cfg(feature = "real")]
-mod real_daemon;
-#[cfg(feature = "real")]
-mod real_etcd;
-#[cfg(feature = "real")]
 mod real_systemd;
 #[cfg(feature = "real")]
 mod real_tools;
