@@ -23,4 +23,11 @@ done
 ln -s slots/blue live
 systemctl daemon-reload
 systemctl enable -q --now side@blue.service side@green.service front.service
+deadline=$((SECONDS + 20))
+for port in 8000 8001 8002; do
+    until python3 -c "import urllib.request as r; r.urlopen('http://127.0.0.1:$port/health', timeout=1)" 2>/dev/null; do
+        [ $SECONDS -lt $deadline ] || { echo "nothing answers at $port" >&2; exit 1; }
+        sleep 0.1
+    done
+done
 END

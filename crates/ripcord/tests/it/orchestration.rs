@@ -252,7 +252,7 @@ fn b12_traffic_goes_back_to_the_side_that_still_stands_and_nothing_stops() {
     agents.is_well_at("v1.0.0");
     let running = || agents.there("systemctl show -p MainPID --value side@blue.service front.service");
     let before = running();
-    let bad = sides(&["deploy", "--version", "v1.4.0", "--", "./deploy.sh", "v1.4.0"]);
+    let bad = sides(&["deploy", "--version", "v1.4.0", "--", "blue-green/deploy.sh", "v1.4.0"]);
     assert_eq!(bad.code, Some(6), "{bad:#?}");
     // What was good before is good at once: it does not bake again.
     assert!(bad.err.contains("had this state and was good"), "{bad:#?}");
