@@ -1,6 +1,7 @@
 //! What a rollback is, without the world it happens in: no I/O, no clock, no randomness.
 
 mod advance; // how a trigger goes from one state to the next
+mod advice; // rollback or fix forward
 mod application; // an application as configured and validated
 mod baseline; // what was normal before a release
 mod checker; // an independent pass over the laws that every plan obeys
@@ -28,6 +29,7 @@ mod timeline; // what happened when, and how long it took
 mod trigger; // when a signal has been bad for long enough
 
 pub use advance::{advance, advance_in_place, blind};
+pub use advice::{Advice, Lean, Reason, advise};
 pub use application::{Application, CheckSpec, ComponentSpec, Notify, Parts, Policy, SignalSpec, Stage};
 pub use baseline::Baseline;
 pub use checker::{Broken, check};

@@ -441,6 +441,14 @@ impl<'a> Drafting<'a> {
             let Want::Revision { revision, capture } = &touch.wish.want else { continue };
             let action = Action::Prove { revision: revision.clone(), capture: capture.clone() };
             proofs.push(self.add("prove", place, Phase::Preflight, action, []));
+            // What takes long to restore takes long to be restored on trial. Coarsely: a limit is part of the plan, which is the same
+            // a minute later.
+            let reckoned = self.survey(place).and_then(|survey| survey.reckoned).unwrap_or_default();
+            let coarse = reckoned.as_secs().saturating_mul(3).checked_next_power_of_two().unwrap_or(u64::MAX / 1_000);
+            if let Some(step) = self.steps.last_mut() {
+                step.limits.call = step.limits.call.max(Duration::from_secs(coarse));
+                step.limits.total = step.limits.total.max(step.limits.call);
+            }
         }
         proofs
     }

@@ -225,6 +225,9 @@ pub struct Survey {
     /// What going back loses where no capture is needed for it: a cache that is emptied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub empties: Option<Loss>,
+    /// How many files differ between what is there and a revision, where the place is made of files and that was counted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub between: Vec<(Revision, u64)>,
     /// What the adapter wants to know again when it proposes; part of the plan's digest.
     pub facts: BTreeMap<String, String>,
     /// How long restoring took or is reckoned to take; not part of any digest.
@@ -248,6 +251,7 @@ impl Survey {
             serves: vec![],
             losses: vec![],
             empties: None,
+            between: vec![],
             facts: BTreeMap::new(),
             reckoned: None,
         }
@@ -255,6 +259,10 @@ impl Survey {
 
     pub fn available(&self, revision: &Revision) -> Option<&Available> {
         self.available.iter().find(|(wanted, _)| wanted.revision == *revision).map(|(_, available)| available)
+    }
+
+    pub fn files_between(&self, revision: &Revision) -> Option<u64> {
+        self.between.iter().find(|(to, _)| to == revision).map(|(_, files)| *files)
     }
 
     /// Why what is there serves `revision` too; none where it does not.

@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use ripcord_core::{
-    Action, Application, Asked, Broken, CapturePurpose, CaptureRef, Climb, ComponentId, Inventory, Ledger, Means, Name,
-    NoPlan, NoTarget, Observe, Place, Plan, Priced, Purpose, Recorded, Release, Run, RunId, Rung, StoreError, Target,
-    check, plan,
+    Action, Advice, Application, Asked, Broken, CapturePurpose, CaptureRef, Climb, ComponentId, Inventory, Ledger,
+    Means, Name, NoPlan, NoTarget, Observe, Place, Plan, Priced, Purpose, Recorded, Release, Run, RunId, Rung,
+    StoreError, Target, advise, check, plan,
 };
 
 use crate::desk::Stop;
@@ -24,6 +24,9 @@ pub enum Wanted {
 pub struct Proposal {
     pub priced: Priced,
     pub seen: Inventory,
+    /// Whether to go back at all, as far as the change between the live release and the target tells. None where nothing is gone
+    /// back from.
+    pub advice: Option<Advice>,
     /// Why it may not run without a person, whatever the policy says.
     pub attended: Option<String>,
 }
@@ -107,7 +110,9 @@ async fn lawful(
         None => unproven(world, &planned.plan).await?,
     };
     let priced = pricing::priced(world, planned, &seen).await?;
-    Ok(Proposal { priced, seen, attended })
+    let restores = matches!(rung.means, Means::Restore { .. }) && priced.plan.purpose == Purpose::Rollback;
+    let advice = restores.then(|| advise(&world.application, &target.map, &seen, &priced.estimate.loss_now));
+    Ok(Proposal { priced, seen, advice, attended })
 }
 
 /// How many past runs are asked for what they left off.

@@ -94,6 +94,16 @@ impl Directory {
         }
     }
 
+    /// How long a pack is; none where there is none.
+    pub(crate) fn pack_size(&self, id: &Id) -> RusticResult<Option<u64>> {
+        let path = self.path(FileType::Pack, id);
+        self.told(match path.metadata() {
+            Ok(meta) => Ok(Some(meta.len())),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("look at", &path)(error)),
+        })
+    }
+
     fn list_files(&self, kind: FileType, look: impl Fn(&Path) -> io::Result<u64>) -> Result<Vec<(Id, u32)>, Failure> {
         let size = |path: &Path| match look(path) {
             // Pruned since it was listed.

@@ -12,9 +12,9 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustic_core::repofile::{IndexFile, MasterKey};
+use rustic_core::repofile::{IndexFile, IndexId, MasterKey};
 use rustic_core::{
     ConfigOptions, Credentials, FileType, Id, IndexedFullStatus, IndexedIdsStatus, KeyOptions, OpenStatus, ReadBackend,
     Repository, RepositoryBackends, RepositoryOptions, RusticResult,
@@ -33,6 +33,8 @@ pub struct Vault(Arc<Inner>);
 struct Inner {
     directory: PathBuf,
     master: MasterKey,
+    /// Which packs each index file names, and how long they are. An index file never changes; it is read once.
+    named: Mutex<HashMap<Id, Vec<(Id, u32)>>>,
 }
 
 /// Packs are written, fsynced and held in memory whole, several at a time: small ones keep memory flat, and do not grow with
@@ -71,7 +73,7 @@ impl Vault {
     }
 
     fn open_created(directory: &Path, key: &VaultKey) -> Result<Self, VaultError> {
-        let vault = |master| Self(Arc::new(Inner { directory: directory.to_owned(), master }));
+        let vault = |master| Self(Arc::new(Inner { directory: directory.to_owned(), master, named: Mutex::default() }));
         if let Some(vault) = wrapped(directory, key)?.map(vault)
             && vault.open_with(&Arc::new(vault.files())).is_ok()
         {
@@ -153,18 +155,26 @@ impl Vault {
     /// The packs that are as long as the index says and not suspected; `None` when that is all of them.
     fn sound_packs(&self) -> Result<Option<BTreeSet<Id>>, VaultError> {
         let files = Arc::new(self.files());
-        let repository = self.open_with(&files)?;
         let explain = |error: Box<rustic_core::RusticError>| files.explain(&error);
-        let sizes: HashMap<Id, u32> = files.list_with_size(FileType::Pack).map_err(explain)?.into_iter().collect();
         let suspects = self.suspects()?;
+        let mut named = self.0.named.lock().unwrap_or_else(PoisonError::into_inner);
+        let listed: BTreeSet<Id> = files.list(FileType::Index).map_err(explain)?.into_iter().collect();
+        named.retain(|index, _| listed.contains(index));
+        let new: Vec<&Id> = listed.iter().filter(|index| !named.contains_key(*index)).collect();
+        if !new.is_empty() {
+            let repository = self.open_with(&files)?;
+            for id in new {
+                let index: IndexFile = repository.get_file(&IndexId::from(*id)).map_err(explain)?;
+                let packs = index.packs.iter().map(|pack| (pack.id.into_inner(), pack.pack_size())).collect();
+                named.insert(*id, packs);
+            }
+        }
         let (mut sound, mut all) = (BTreeSet::new(), true);
-        for index in repository.stream_files::<IndexFile>().map_err(explain)? {
-            for pack in index.map_err(explain)?.1.packs {
-                let id = pack.id.into_inner();
-                match sizes.get(&id) == Some(&pack.pack_size()) && !suspects.contains(&id) {
-                    true => _ = sound.insert(id),
-                    false => all = false,
-                }
+        for (id, size) in named.values().flatten() {
+            let there = files.pack_size(id).map_err(explain)? == Some(u64::from(*size));
+            match there && !suspects.contains(id) {
+                true => _ = sound.insert(*id),
+                false => all = false,
             }
         }
         Ok((!all).then_some(sound))

@@ -221,6 +221,12 @@ impl Checkout {
             if !looked.state.is_clean() {
                 survey.facts.insert("changed".into(), looked.state.changes());
             }
+            // The last is the one to go to.
+            if let Some(to) = wanted.last()
+                && let Some(files) = self.files_between(cx, live, &to.revision).await
+            {
+                survey.between.push((to.revision.clone(), files));
+            }
             let leaves = wanted.iter().any(|one| one.revision != looked.revision);
             survey.puts_back = self.puts_back(cx, live, &looked.state, leaves).await;
         }
@@ -230,6 +236,23 @@ impl Checkout {
         }
         survey.reckoned = Some(Duration::from_secs(2));
         survey
+    }
+
+    /// How many files the tree and a commit differ in; none where that is no commit that is there.
+    async fn files_between(&self, cx: &Cx, live: &Live, to: &Revision) -> Option<u64> {
+        let Revision::Exact(id) = to else { return None };
+        let commit = id.0.as_str();
+        if commit.len() < 40 || !commit.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+            return None;
+        }
+        let args = ["diff", "--shortstat", commit, "--"];
+        let paths = self.paths.iter().map(String::as_str);
+        let said =
+            self.git.line(&live.path, &args.into_iter().chain(paths).collect::<Vec<_>>(), cx.limit).await.ok()?;
+        match said.split_whitespace().next() {
+            None => Some(0),
+            Some(files) => files.parse().ok(),
+        }
     }
 
     /// The newest tag at or before the commit, the branch, the commit.

@@ -110,6 +110,7 @@ async fn show(station: &Station, run: &Run) -> Result<(), Problem> {
         ladder: vec![],
         digest: run.digest.to_string(),
         estimate: None,
+        advice: None,
         attended: None,
         gives_data_up: plan.gives_up(),
         plan,

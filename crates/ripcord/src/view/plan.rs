@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 
 use jiff::Timestamp;
-use ripcord_core::{Climb, Estimate, Ledger, Loss, Means, Name, NoTarget, Plan, ReleaseId, Rung, Step, Verdict, human};
+use ripcord_core::{
+    Advice, Climb, Estimate, Lean, Ledger, Loss, Means, Name, NoTarget, Plan, ReleaseId, Rung, Step, Verdict, human,
+};
 use ripcord_engine::{NoProposal, Proposal, Wanted, World, propose};
 use serde::Serialize;
 
@@ -22,6 +24,9 @@ pub struct PlanView {
     pub ladder: Vec<Level>,
     pub digest: String,
     pub estimate: Option<Estimate>,
+    /// Rollback or fix forward, where something is gone back from.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub advice: Option<Advice>,
     /// Why it may not run without a person, whatever the policy says.
     pub attended: Option<String>,
     pub gives_data_up: bool,
@@ -244,11 +249,26 @@ impl PlanView {
                 "           at most {most}: users go on writing until it begins, and it stops if it would be more"
             ));
         }
+        if let Some(advice) = &self.advice {
+            lines.push(format!("  advice   {}", lean(advice.lean)));
+            lines.extend(advice.reasons.iter().map(|reason| {
+                let against = if reason.lean == advice.lean { "" } else { "but " };
+                format!("           {against}{}", reason.why)
+            }));
+        }
         if let Some(why) = &self.attended {
             lines.push(format!("  needs    {}", paint(WARN, format!("a person: {why}"))));
         }
         lines.push(format!("  plan     {}", self.digest));
         lines
+    }
+}
+
+fn lean(lean: Lean) -> &'static str {
+    match lean {
+        Lean::Rollback => "roll back",
+        Lean::FixForward => "fix forward",
+        Lean::Neither => "look for another cause",
     }
 }
 
