@@ -123,13 +123,17 @@ table!(ComponentKind, ComponentSettings, COMPONENTS, read_component, each_compon
     Directory = components::directory::Settings;
     Driver = components::driver::Settings;
     EnvFile = components::env_file::Settings;
+    Etcd = components::etcd::Settings;
     Git = components::git::Settings;
     HttpFlags = components::http_flags::Settings;
     HttpSwitch = components::http_switch::Settings;
     JsonFile = components::json_file::Settings;
+    Migrations = components::migrations::Settings;
     Npm = components::npm::Settings;
     Pip = components::pip::Settings;
     Pm2 = components::pm2::Settings;
+    Postgres = components::postgres::Settings;
+    Redis = components::redis::Settings;
     Sqlite = components::sqlite::Settings;
     Systemd = components::systemd::Settings;
 });
@@ -137,6 +141,7 @@ table!(ComponentKind, ComponentSettings, COMPONENTS, read_component, each_compon
 table!(SignalKind, SignalSettings, SIGNALS, read_signal, each_signal, {
     Command = signals::command::Settings;
     Container = signals::container::Settings;
+    Etcd = signals::etcd::Settings;
     Host = signals::host::Settings;
     Http = signals::http::Settings;
     Journal = signals::journal::Settings;
@@ -144,6 +149,8 @@ table!(SignalKind, SignalSettings, SIGNALS, read_signal, each_signal, {
     Pm2 = signals::pm2::Settings;
     Process = signals::process::Settings;
     Prometheus = signals::prometheus::Settings;
+    Queue = signals::queue::Settings;
+    Redis = signals::redis::Settings;
     Scrape = signals::scrape::Settings;
     Sql = signals::sql::Settings;
 });

@@ -2,6 +2,7 @@
 
 pub mod command; // what a program says
 pub mod container; // containers of the Docker Engine
+pub mod etcd; // the health of an etcd cluster
 pub mod host; // the machine itself
 pub mod http; // what an endpoint answers
 pub mod journal; // entries of the journal, and how a unit is
@@ -9,6 +10,8 @@ pub mod log; // lines of a log file
 pub mod pm2; // an application under pm2
 pub mod process; // a process of this machine
 pub mod prometheus; // a Prometheus server's answer to a query
+pub mod queue; // what waits in a queue, and whether it moves
+pub mod redis; // a Redis server
 pub mod scrape; // an application's own metrics page
 pub mod sql; // one number from an SQLite database
 

@@ -699,6 +699,8 @@ contract!(env_file_on_a_host, crate::far::There<crate::env_file::Env>);
 contract!(git_on_a_host, crate::far::There<crate::git::Clone>);
 #[cfg(feature = "real")]
 contract!(sqlite_on_a_host, crate::far::There<crate::sqlite::Wal>);
+#[cfg(feature = "real")]
+contract!(postgres, crate::real_postgres::Database);
 contract!(systemd, crate::systemd::Unit);
 // All but what is asked as a user who may not enter another's namespaces.
 #[cfg(feature = "real")]

@@ -17,11 +17,22 @@ mod http_flags;
 mod http_switch;
 mod json_file;
 mod kinds;
+mod migrations;
 mod npm;
 mod pip;
 mod pm2;
 #[cfg(feature = "real")]
 mod real;
+#[cfg(feature = "real")]
+mod real_daemon;
+#[cfg(feature = "real")]
+mod real_etcd;
+#[cfg(feature = "real")]
+mod real_migrations;
+#[cfg(feature = "real")]
+mod real_postgres;
+#[cfg(feature = "real")]
+mod real_redis;
 #[cfg(feature = "real")]
 mod real_systemd;
 #[cfg(feature = "real")]

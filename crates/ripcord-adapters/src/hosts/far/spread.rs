@@ -11,6 +11,7 @@ use ripcord_core::{
     Holds, HostId, Inventory, KindVersion, Made, Observation, Outcome, Place, Reading, Retry, Seen, Shown, Signal,
     SignalId, Step, Survey, TargetId, Unit, Wanted, Wish,
 };
+use serde_json::Value;
 
 use super::link::{Link, Links, Lost, Session};
 use super::words::ToAgent;
@@ -91,25 +92,44 @@ impl Spread {
     }
 
     /// What the record has of captures; the agent has no record.
-    fn made(&self, captures: BTreeSet<&CaptureId>) -> Vec<(CaptureId, Option<Made>)> {
-        captures.into_iter().map(|id| (id.clone(), (self.record)(id))).collect()
+    fn made(&self, captures: BTreeSet<CaptureId>) -> Vec<(CaptureId, Option<Made>)> {
+        let of = |id: CaptureId| {
+            let made = (self.record)(&id);
+            (id, made)
+        };
+        captures.into_iter().map(of).collect()
     }
 }
 
 /// Every capture that a step may need.
-fn mentioned<'a>(step: &'a Step, before: Option<&'a Before>) -> BTreeSet<&'a CaptureId> {
-    let known = |from: &'a CaptureRef| match from {
-        CaptureRef::Known(id) => Some(id),
+fn mentioned(step: &Step, before: Option<&Before>) -> BTreeSet<CaptureId> {
+    let known = |from: &CaptureRef| match from {
+        CaptureRef::Known(id) => Some(id.clone()),
         CaptureRef::MadeBy(_) => None,
     };
-    let of_action = match &step.action {
-        Action::Prove { capture, .. } => capture.as_ref(),
-        Action::Stage { from, .. } | Action::Restore { from, .. } => from.as_ref().and_then(known),
-        _ => None,
-    };
+    let mut found = BTreeSet::new();
+    match &step.action {
+        Action::Prove { capture, .. } => found.extend(capture.clone()),
+        Action::Stage { from, .. } | Action::Restore { from, .. } => found.extend(from.as_ref().and_then(known)),
+        Action::Own { with, .. } => named_in(with, &mut found),
+        _ => {}
+    }
     let protecting = step.protected_by.as_ref().and_then(known);
-    let made = before.into_iter().flat_map(|before| before.captures.values());
-    of_action.into_iter().chain(protecting).chain(made).collect()
+    let made = before.into_iter().flat_map(|before| before.captures.values().cloned());
+    found.into_iter().chain(protecting).chain(made).collect()
+}
+
+/// The captures that an adapter's own step names, wherever in its words.
+fn named_in(with: &Value, found: &mut BTreeSet<CaptureId>) {
+    match with {
+        Value::String(text) => {
+            let number = text.strip_prefix("cap-").filter(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+            found.extend(number.map(|_| CaptureId::typed(text)));
+        }
+        Value::Array(items) => items.iter().for_each(|item| named_in(item, found)),
+        Value::Object(fields) => fields.values().for_each(|value| named_in(value, found)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// A file is a machine's own: without its name two machines that are set up alike would be taken for one.
@@ -145,7 +165,7 @@ impl Component for Spread {
                 Ok(on) => on,
                 Err(why) => return unreachable(cx, place, why),
             };
-            let captures = self.made(wanted.iter().filter_map(|wanted| wanted.capture.as_ref()).collect());
+            let captures = self.made(wanted.iter().filter_map(|wanted| wanted.capture.clone()).collect());
             let ask = |captures| ToAgent::Survey {
                 component: self.id.clone(),
                 cx: cx.clone(),
@@ -272,5 +292,18 @@ impl Signal for Distant {
 
     fn query(&self) -> String {
         format!("on {}: {}", self.host, self.face.query())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_adapters_own_step_names_goes_with_it() {
+        let with = serde_json::json!({"files": "cap-12", "towards": ["cap-7"], "to": "cap-x", "n": 1, "no": "a cap-3"});
+        let mut found = BTreeSet::new();
+        named_in(&with, &mut found);
+        assert_eq!(found.into_iter().map(|id| id.to_string()).collect::<Vec<_>>(), ["cap-12", "cap-7"]);
     }
 }
