@@ -77,12 +77,19 @@ fn reasons(left_alone: &[LeftAlone]) -> String {
 /// [`NoPlan`]: what stands in the way, found before anything is done.
 pub fn plan(asked: &Asked<'_>) -> Result<Planned, NoPlan> {
     let mut left_alone = vec![];
-    let touched = touched(asked, &mut left_alone)?;
+    let mut touched = touched(asked, &mut left_alone)?;
     if touched.is_empty() {
         return Err(NoPlan::NothingToDo { left_alone });
     }
-    refuse_half_way(asked, &touched)?;
-    let ends_at = ends_at(asked, &touched);
+    let along = along(asked, &touched);
+    touched.retain(|place, _| !along.contains_key(place));
+    left_alone.retain(|left| !along.keys().any(|place| place.component == left.component));
+    left_alone.extend(along.iter().map(|(place, with)| {
+        let why = format!("comes back with `{}`, which holds it", with.component);
+        LeftAlone { component: place.component.clone(), why }
+    }));
+    refuse_half_way(asked, &touched, &along)?;
+    let ends_at = ends_at(asked, &touched, &along);
     let loss_now = touched.values().fold(Loss::none(), |sum, touch| sum.and(touch.loss.clone()));
     let mut draft = Drafting::new(asked);
     draft.all(&touched);
@@ -116,7 +123,31 @@ struct Touch {
     loss: Loss,
 }
 
-fn ends_at(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Place, Revision> {
+/// Places that need no step of their own, with the place that brings each of them back: what is restored whole there holds them, as a
+/// database holds its schema. Both are the same thing out there, and recorded of the same release.
+fn along(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Place, Place> {
+    let thing = |place: &Place| asked.seen.surveys.get(place).map(|survey| &survey.target);
+    let whole = |(place, touch): &(&Place, &Touch)| match &touch.wish.want {
+        Want::Revision { revision, .. } => {
+            let recorded = asked.target.map.get(*place);
+            touch.nature == Nature::Flowing && recorded.is_some_and(|at| at.revision == *revision)
+        }
+        Want::Values(_) => false,
+    };
+    let versioned = asked.target.map.keys().filter(|place| has_revision(asked, place));
+    versioned
+        .filter_map(|place| {
+            let with = touched.iter().filter(whole).find(|(whole, _)| *whole != place && thing(whole) == thing(place));
+            Some((place.clone(), with?.0.clone()))
+        })
+        .collect()
+}
+
+fn ends_at(
+    asked: &Asked<'_>,
+    touched: &BTreeMap<Place, Touch>,
+    along: &BTreeMap<Place, Place>,
+) -> BTreeMap<Place, Revision> {
     let restored = touched.iter().filter_map(|(place, touch)| match &touch.wish.want {
         Want::Revision { revision, .. } if touch.nature == Nature::Versioned => Some((place.clone(), revision.clone())),
         _ => None,
@@ -133,10 +164,12 @@ fn ends_at(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> BTreeMap<Plac
     let served = asked.target.map.iter().filter_map(|(place, at)| {
         let survey = asked.seen.surveys.get(place)?;
         let stays = matches!(asked.rung.means, Means::Restore { .. }) && !touched.contains_key(place);
+        let stays = stays && !along.contains_key(place);
         let revision = survey.seen.revision().filter(|_| stays && survey.serves(&at.revision).is_some())?;
         Some((place.clone(), revision.clone()))
     });
-    restored.chain(there.map(|(place, at)| (place.clone(), at.revision.clone()))).chain(served).collect()
+    let comes = along.keys().filter_map(|place| Some((place.clone(), asked.target.map.get(place)?.revision.clone())));
+    restored.chain(there.map(|(place, at)| (place.clone(), at.revision.clone()))).chain(served).chain(comes).collect()
 }
 
 /// Whether the place has a revision of its own: a process that runs what others hold has none.
@@ -261,7 +294,11 @@ fn loss(survey: &Survey, nature: Nature, capture: Option<&CaptureId>, place: &Pl
 }
 
 /// B2: a release goes back, not a service. Only a person who named the scope may leave part of it behind.
-fn refuse_half_way(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> Result<(), NoPlan> {
+fn refuse_half_way(
+    asked: &Asked<'_>,
+    touched: &BTreeMap<Place, Touch>,
+    along: &BTreeMap<Place, Place>,
+) -> Result<(), NoPlan> {
     let Means::Restore { scope } = &asked.rung.means else { return Ok(()) };
     if asked.partial {
         return Ok(());
@@ -270,7 +307,8 @@ fn refuse_half_way(asked: &Asked<'_>, touched: &BTreeMap<Place, Touch>) -> Resul
         let versioned = has_revision(asked, place);
         let there = matches!(&asked.seen.surveys.get(place)?.seen, Seen::At(revision) if *revision == at.revision);
         let serves = asked.seen.surveys.get(place).is_some_and(|survey| survey.serves(&at.revision).is_some());
-        let left = versioned && !there && !serves && !scope.contains(&place.component) && !touched.contains_key(place);
+        let goes = touched.contains_key(place) || along.contains_key(place);
+        let left = versioned && !there && !serves && !scope.contains(&place.component) && !goes;
         left.then(|| place.component.clone())
     };
     let left: BTreeSet<ComponentId> = asked.target.map.iter().filter_map(behind).collect();

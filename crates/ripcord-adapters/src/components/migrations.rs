@@ -19,6 +19,7 @@ mod layout; // migrations as they lie in a directory
 mod offenders; // which rows stand in the way
 mod record; // what the database says was applied
 mod rehearse; // down and up again on a copy
+mod salvage; // what is given up, for people
 mod schema; // what a schema consists of
 mod sql; // what a statement does
 mod sqlite; // the schema of an SQLite database
@@ -355,8 +356,8 @@ impl Inner {
                 Ok(self.prove(&wanted, limit).await?)
             }
             Action::Capture { .. } => Ok(self.capture(cx, before, limit).await?),
-            Action::Own { with, .. } => self.one(step, &Move::read(with)?, limit).await,
-            Action::Restore { to, from } => self.restore(step, to, from.as_ref(), before, limit).await,
+            Action::Own { with, .. } => self.one(cx, step, &Move::read(with)?, before).await,
+            Action::Restore { to, from } => self.restore(cx, step, to, from.as_ref(), before).await,
             other => Err(Failure::never(format!("a schema cannot do {other:?}")).into()),
         }
     }

@@ -242,8 +242,16 @@ async fn rf22_a_filled_column_is_given_up_only_with_consent_to_its_count() {
     let step = as_step(1, last[0].clone());
     let done = proof(site.apply(4, &step).await);
     assert_eq!(done.lost.unwrap().rows["part.orders.note"].deleted, 1);
+    // B16: the value is written out with its row, and stays where it is when the step is seen to again.
+    let kept = |aside: &str| std::fs::read_to_string(Path::new(aside).join("orders.note.csv")).unwrap();
+    let [aside] = &done.set_aside[..] else { panic!("{:?}", done.set_aside) };
+    let written = kept(aside);
+    let lines: Vec<&str> = written.lines().collect();
+    assert!(lines[0].contains("\"note\"") && lines.len() == 2, "{written}");
+    assert!(lines[1].contains("\"hot\"") && lines[1].contains("\"tea\""), "{written}");
     carried_out(&site, 4, last).await;
     assert_eq!(site.seen().await, Seen::At(made.revision));
+    assert_eq!(kept(aside), written);
 }
 
 #[tokio::test]

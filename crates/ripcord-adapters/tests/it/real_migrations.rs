@@ -317,6 +317,10 @@ async fn rf22_a_filled_column_goes_only_with_consent() {
     assert_eq!(proposed[0].shown.commands[0][1..], ["downgrade", "b2@a1"]);
     project.carried_out(4, proposed).await;
     assert_eq!(project.heads(), "a1");
+    let aside = std::fs::read_dir(project.site.path()).unwrap().map(|entry| entry.unwrap().path());
+    let aside = aside.into_iter().find(|path| path.to_string_lossy().contains("/part.salvage-")).unwrap();
+    let written = std::fs::read_to_string(aside.join("public.orders.qty.csv")).unwrap();
+    assert!(written.starts_with("\"id\",\"qty\"") && written.lines().count() == 3, "{written}");
     // As one step that gives up, which is what consent makes of it.
     let up = project.proposed(&good, &live).await;
     project.carried_out(5, up).await;

@@ -99,3 +99,31 @@ async fn what_is_emptied_loses_what_its_component_says_and_never_nothing_by_sile
     let said = propose(&desk.world, &restore(&made.scope)).await.unwrap();
     assert_eq!(loss(&said), Loss::none());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_schema_comes_back_with_the_database_that_holds_it() {
+    for scope in [&["code", "data"][..], &["code", "data", "schema"]] {
+        let mut made = made(scope);
+        let spec = made.application.components[&name("schema")].clone();
+        made.application.components.insert(name("data"), ComponentSpec { layer: Layer::Data, ..spec });
+        made.components.insert(name("data"), universe::data());
+        let (universe, desk) = desk(&made).await;
+        // It would serve as it is; but it is not left as it is.
+        universe.with(|truth| {
+            truth.serves = BTreeSet::from([name("schema")]);
+            truth.holds = BTreeMap::from([(name("data"), name("schema"))]);
+        });
+        let id = approved(&desk, &restore(&made.scope)).await.unwrap();
+        let events = desk.listen();
+        let run = load(&desk, &id).await.unwrap();
+        let plan = Plan::clone(&run.plan);
+        let schema = Place::local(name("schema"));
+        assert_eq!(plan.ends_at.get(&schema), Some(&Revision::exact("good")));
+        assert!(!plan.steps.iter().any(|step| step.place.as_ref() == Some(&schema)), "{plan:?}");
+        let why: Vec<_> = plan.left_alone.iter().filter(|left| left.component == name("schema")).collect();
+        assert!(matches!(&why[..], [one] if one.why == "comes back with `data`, which holds it"), "{why:?}");
+        let mut driver = Driver::new(&desk, &Arc::new(Board::default()), run, events);
+        driver.drive().await.unwrap();
+        assert_eq!(driver.run.state, RunState::Ended(End::Succeeded));
+    }
+}

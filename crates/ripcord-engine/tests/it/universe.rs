@@ -86,6 +86,8 @@ pub struct Truth {
     pub puts_back: BTreeMap<Place, Vec<String>>,
     /// What serves every revision as it is, and what going without a capture loses.
     pub serves: BTreeSet<ComponentId>,
+    /// What holds what else: the one restored whole brings the other back.
+    pub holds: BTreeMap<ComponentId, ComponentId>,
     pub empties: BTreeMap<ComponentId, Loss>,
     /// What is ready beside the live.
     pub staged: BTreeSet<(Place, Revision)>,
@@ -131,6 +133,7 @@ impl Universe {
             rolls: BTreeSet::new(),
             puts_back: BTreeMap::new(),
             serves: BTreeSet::new(),
+            holds: BTreeMap::new(),
             empties: BTreeMap::new(),
             staged: BTreeSet::new(),
             aside: BTreeMap::new(),
@@ -280,7 +283,12 @@ impl Fake {
                 proof.lost = Some(Loss { other: vec!["what was written since".into()], ..Loss::none() });
             }
             match &step.action {
-                Action::Restore { to: Revision::Exact(to), .. } => real.revision = to.0.clone(),
+                Action::Restore { to: Revision::Exact(to), .. } => {
+                    real.revision = to.0.clone();
+                    if let Some(held) = truth.holds.get(&place.component) {
+                        truth.real.entry(Place::local(held.clone())).or_default().revision = to.0.clone();
+                    }
+                }
                 Action::Restore { to: Revision::Absent, .. } => real.revision = String::new(),
                 Action::Set { values } => real.revision = set_to(values),
                 Action::Stop | Action::Pause => real.on = false,
@@ -336,7 +344,12 @@ impl Component for Fake {
                 true => Seen::Between { why: "torn".into() },
                 false => Seen::At(Revision::exact(real.revision.clone())),
             };
-            let mut survey = Survey::new(place.clone(), seen, TargetId(format!("fake:{place}")));
+            let holder = |truth: &mut Truth| {
+                let holder = truth.holds.iter().find(|(_, held)| **held == place.component);
+                holder.map_or_else(|| place.to_string(), |(holder, _)| holder.to_string())
+            };
+            let target = TargetId(format!("fake:{}", self.universe.with(holder)));
+            let mut survey = Survey::new(place.clone(), seen, target);
             if self.capabilities.lifecycle != Lifecycle::None {
                 survey.running = Some(real.on);
                 survey.instance = Some(real.instance.to_string());

@@ -39,6 +39,10 @@ impl Captures {
         Self { component: component.clone(), vault: cx.vault.clone(), record: Arc::clone(&cx.captures) }
     }
 
+    pub(crate) fn component(&self) -> &ComponentId {
+        &self.component
+    }
+
     pub(crate) fn vault(&self) -> Result<&Access, Failure> {
         self.vault.as_ref().ok_or_else(|| {
             Failure::never("there is no vault to capture to and restore from")

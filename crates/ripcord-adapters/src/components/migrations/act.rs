@@ -4,7 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use ripcord_core::{
-    Available, Before, CaptureId, CaptureRef, Destroys, Failure, Loss, Proof, Retry, Revision, Step, Wanted,
+    Available, Before, CaptureId, CaptureRef, Cx, Destroys, Failure, Loss, Proof, Retry, Revision, Step, Wanted,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -18,6 +18,7 @@ use super::sql::needs_no_transaction;
 use super::way::{Here, There};
 use super::{At, Inner, Looked, layout, offenders};
 use crate::components::files::{Stop, Trying, point};
+use crate::hosts::within;
 use crate::secrets;
 
 /// One step of a way, as a plan has it.
@@ -75,7 +76,8 @@ impl Inner {
     }
 
     /// A single move, as a step of its own.
-    pub(super) async fn one(&self, step: &Step, way: &Move, limit: Duration) -> Result<Proof, Stop> {
+    pub(super) async fn one(&self, cx: &Cx, step: &Step, way: &Move, before: &Before) -> Result<Proof, Stop> {
+        let limit = within(cx.limit);
         let looked = self.look(&self.live).await?;
         clean(&looked)?;
         let is = self.revision(&looked.record);
@@ -102,6 +104,10 @@ impl Inner {
             None => Files::on_disk(&self.directory),
         };
         let schema = towards.as_ref().map(|about| &about.schema);
+        let salvaged = match schema {
+            Some(schema) if way.gives_up => self.salvage(cx, &before.key.file_name(), &looked.schema, schema).await?,
+            _ => None,
+        };
         let after = self.run(&self.live, way, &files.root, schema, limit).await?;
         let left = match &towards {
             Some(about) => self.loss(&placed(step), &after.schema, &about.schema).await.unwrap_or_default(),
@@ -111,7 +117,8 @@ impl Inner {
         let done = if way.up { "applied" } else { "taken back" };
         let found = format!("migration {} {done}: the database is {}", way.id, self.tool.label(&after.record.marks));
         let lost = (!lost.rows.is_empty()).then(|| Loss { other: vec![], ..lost });
-        Ok(Proof { lost, ..Proof::of(found) })
+        let set_aside = salvaged.iter().map(|directory| directory.display().to_string()).collect();
+        Ok(Proof { lost, set_aside, ..Proof::of(found) })
     }
 
     fn consented(&self, ceiling: &Loss, lost: &Loss) -> Result<(), Failure> {
@@ -132,12 +139,13 @@ impl Inner {
     /// All that is left of the way, and the proof that the schema is the one recorded.
     pub(super) async fn restore(
         &self,
+        cx: &Cx,
         step: &Step,
         to: &Revision,
         from: Option<&CaptureRef>,
         before: &Before,
-        limit: Duration,
     ) -> Result<Proof, Stop> {
+        let limit = within(cx.limit);
         let made = self.captures.find(from, before, to)?;
         let made = made.ok_or_else(|| Failure::never("the step names no capture to restore from"))?;
         let about = self.about_made(made).await?;
@@ -148,7 +156,7 @@ impl Inner {
         let capture = capture.ok_or_else(|| Failure::never("the step names no capture to restore from"))?;
         let mut looked = self.look(&self.live).await?;
         clean(&looked)?;
-        let mut done = vec![];
+        let (mut done, mut salvaged) = (vec![], None);
         if self.revision(&looked.record) != *to {
             let here = self.here(&looked, before, limit).await?;
             let there = There { about: &about, capture: &capture };
@@ -163,6 +171,7 @@ impl Inner {
             if step.destroys != Destroys::GivesUp {
                 self.consented(&Loss::none(), &way.loss)?;
             }
+            salvaged = self.salvage(cx, &before.key.file_name(), &looked.schema, &about.schema).await?;
             let files = match &here.files {
                 Some(id) => self.unpacked(id).await?,
                 None => Files::on_disk(&self.directory),
@@ -185,7 +194,9 @@ impl Inner {
         let label = self.tool.label(&looked.record.marks);
         let how = if done.is_empty() { String::new() } else { format!(" over {}", done.join(", ")) };
         let fingerprint = looked.schema.fingerprint().short();
-        Ok(Proof::of(format!("the database is {label}{how}, and its schema is the one recorded ({fingerprint})")))
+        let set_aside = salvaged.iter().map(|directory| directory.display().to_string()).collect();
+        let found = format!("the database is {label}{how}, and its schema is the one recorded ({fingerprint})");
+        Ok(Proof { set_aside, ..Proof::of(found) })
     }
 
     /// The files that know what is there: of a capture made earlier in this run, or on the disk.

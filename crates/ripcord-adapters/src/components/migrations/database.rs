@@ -220,6 +220,17 @@ impl Session {
         }
     }
 
+    /// The rows of a question as they were at one moment, so many at a time.
+    pub(super) async fn pages(&self, asked: &str, rows: usize) -> Result<Pages<'_>, DbError> {
+        match self {
+            Self::Postgres(_) => {
+                self.run(&format!("BEGIN READ ONLY; DECLARE ripcord_pages NO SCROLL CURSOR FOR {asked}")).await?;
+            }
+            Self::Sqlite(_) => self.run("BEGIN").await?,
+        }
+        Ok(Pages { session: self, asked: asked.to_owned(), rows, at: 0 })
+    }
+
     /// The first value of the first row.
     pub(super) async fn one(&self, sql: &str) -> Result<Option<String>, DbError> {
         Ok(self.query(sql).await?.into_iter().next().and_then(|row| row.into_iter().next().flatten()))
@@ -281,6 +292,31 @@ impl Session {
 
     pub(super) fn is_postgres(&self) -> bool {
         matches!(self, Self::Postgres(_))
+    }
+}
+
+/// The rows of a question, as they are taken.
+pub(super) struct Pages<'a> {
+    session: &'a Session,
+    asked: String,
+    rows: usize,
+    at: usize,
+}
+
+impl Pages<'_> {
+    /// The next rows; none when there are no more.
+    pub(super) async fn next(&mut self) -> Result<Option<Rows>, DbError> {
+        let asked = match self.session {
+            Session::Postgres(_) => format!("FETCH {} FROM ripcord_pages", self.rows),
+            Session::Sqlite(_) => format!("{} LIMIT {} OFFSET {}", self.asked, self.rows, self.at),
+        };
+        let rows = self.session.query(&asked).await?;
+        self.at += rows.len();
+        if rows.is_empty() {
+            self.session.run("COMMIT").await?;
+            return Ok(None);
+        }
+        Ok(Some(rows))
     }
 }
 

@@ -52,6 +52,12 @@ impl Goes {
             Self::Column { table, column } => format!("{}.{column}", table.join(".")),
         }
     }
+
+    pub(super) fn table(&self) -> &[String] {
+        match self {
+            Self::Table(table) | Self::Column { table, .. } => table,
+        }
+    }
 }
 
 impl Schema {
@@ -91,6 +97,11 @@ impl Schema {
         });
         let columns: Vec<_> = columns.collect();
         tables.into_iter().map(Goes::Table).chain(columns).collect()
+    }
+
+    pub(super) fn columns(&self, table: &[String]) -> Vec<String> {
+        let of = |part: &&Part| part.kind == COLUMN && part.path.split_last().is_some_and(|(_, of)| of == table);
+        self.0.keys().filter(of).filter_map(|part| part.path.last().cloned()).collect()
     }
 
     /// The columns of each table that both have, for a comparison of their rows.
