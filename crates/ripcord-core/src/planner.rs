@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use crate::{
     Action, Application, Available, CaptureId, CapturePurpose, CaptureRef, CheckId, Component, ComponentId, Destroys,
-    Draft, Held, Inventory, LeftAlone, Lifecycle, Limits, Loss, Means, Nature, Observe, OnFailure, Parts, Phase, Place,
-    Plan, Purpose, Readers, Recorded, Redo, Release, ReleaseId, Revision, Rung, Seen, Shown, Stage, Step, StepId,
-    Survey, TargetId, Want, Wish,
+    Draft, Held, Inventory, Layer, LeftAlone, Lifecycle, Limits, Loss, Means, Nature, Observe, OnFailure, Parts, Phase,
+    Place, Plan, Purpose, Readers, Recorded, Redo, Release, ReleaseId, Revision, Rung, Seen, Shown, Stage, Step,
+    StepId, Survey, TargetId, Want, Wish,
 };
 
 /// Where a plan goes: a release, or the state captured before a run.
@@ -595,7 +595,9 @@ impl<'a> Drafting<'a> {
             let dependents = stopping.iter().filter(|p| application.needs_of(&p.component).contains(&place.component));
             needs.extend(dependents.map(|p| StepId(format!("stop/{p}"))));
             if affected.restart.contains(place) {
-                let restored = touched.iter().filter(|(at, _)| self.reads(place, &at.component));
+                // A cache is cleared while nobody fills it.
+                let waits = |at: &Place| self.reads(place, &at.component) && !self.is_hot_cache(at);
+                let restored = touched.iter().filter(|(at, _)| waits(at));
                 needs.extend(restored.map(|(at, touch)| last_restore(at, touch)));
             }
             self.add("stop", place, Phase::Quiesce, Action::Stop, needs);
@@ -657,6 +659,7 @@ impl<'a> Drafting<'a> {
                 needs.extend(self.readers_stopped(place, affected));
                 if before.is_none() {
                     needs.extend(self.in_line(place, touched));
+                    needs.extend(self.before_cleared(place, touched, affected));
                 }
                 let id = numbered("restore", place, number);
                 self.draft(id.clone(), place, draft, needs.into_iter().collect());
@@ -666,6 +669,29 @@ impl<'a> Drafting<'a> {
                 before = Some(id);
             }
         }
+    }
+
+    fn is_hot_cache(&self, place: &Place) -> bool {
+        let spec = self.asked.application.components.get(&place.component);
+        let hot = self.component(place).is_some_and(|component| component.capabilities().readers == Readers::Hot);
+        hot && spec.is_some_and(|spec| spec.layer == Layer::Cache)
+    }
+
+    /// A cache that goes is not to be filled again by what is being taken back: everything else is back before, and what is stopped
+    /// anyway and fills it stands still.
+    fn before_cleared(&self, place: &Place, touched: &BTreeMap<Place, Touch>, affected: &Affected) -> Vec<StepId> {
+        if !self.is_hot_cache(place) {
+            return vec![];
+        }
+        let application = self.asked.application;
+        let waits_for_it = |other: &Place| {
+            let made_from_it = application.needs_of(&other.component).contains(&place.component);
+            self.is_hot_cache(other) || (made_from_it && !self.is_process(&other.component))
+        };
+        let others = touched.iter().filter(|(other, _)| *other != place && !waits_for_it(other));
+        let fills = affected.stop.iter().chain(&affected.restart).filter(|p| self.reads(p, &place.component));
+        let stops = self.named(fills.map(|p| format!("stop/{p}")));
+        others.map(|(other, touch)| last_restore(other, touch)).chain(stops).collect()
     }
 
     /// What must have happened to others before `place` is restored, where neither runs: what it is made from is back (packages are

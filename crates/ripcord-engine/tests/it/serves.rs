@@ -127,3 +127,37 @@ async fn a_schema_comes_back_with_the_database_that_holds_it() {
         assert_eq!(driver.run.state, RunState::Ended(End::Succeeded));
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_cache_is_cleared_once_everything_else_is_back_and_before_it_is_filled_again() {
+    for readers in [Readers::Hot, Readers::Restart, Readers::Stop] {
+        let mut made = made(&["cache", "code", "schema", "web"]);
+        let spec = made.application.components[&name("code")].clone();
+        let needs = [name("cache"), name("code")].into();
+        made.application.components.insert(name("web"), ComponentSpec { needs, ..spec });
+        made.components.insert(name("web"), universe::process());
+        let aside = Destroys::SetAside { keep: Duration::from_secs(60) };
+        made.components.insert(name("code"), universe::versioned(readers, Redo::Safe, aside));
+        let cache = Capabilities { readers: Readers::Hot, restore: Destroys::Nothing, ..universe::data() };
+        made.components.insert(name("cache"), cache);
+        let (universe, desk) = desk(&made).await;
+        universe.with(|truth| truth.empties = BTreeMap::from([(name("cache"), Loss::none())]));
+        let plan = propose(&desk.world, &restore(&made.scope)).await.unwrap().priced.plan;
+        let after = |second: &str, first: &str| {
+            let mut open = vec![StepId(second.to_owned())];
+            let mut seen = BTreeSet::new();
+            while let Some(id) = open.pop() {
+                if id.0 == first {
+                    return true;
+                }
+                let step = plan.step(&id).unwrap_or_else(|| panic!("no {id} in {plan:?}"));
+                open.extend(step.needs.iter().filter(|need| seen.insert((*need).clone())).cloned());
+            }
+            false
+        };
+        assert!(after("restore/cache", "restore/code") && after("restore/cache", "restore/schema"), "{readers:?}");
+        if readers != Readers::Hot {
+            assert!(after("restore/cache", "stop/web") && after("start/web", "restore/cache"), "{readers:?}");
+        }
+    }
+}
