@@ -241,8 +241,9 @@ async fn what_would_bring_a_newer_image_by_itself_is_said(with: With) {
     let (id, made) = stack.site.capture(1).await;
     assert_eq!(stack.survey(&[]).await.facts["updated by"], "Watchtower is told to put a newer image there by itself");
     stack.deploy(&api("shop/api:v2").line(label));
-    let done = stack.site.restore(2, &id, &made).await;
-    assert!(done.found.contains("Watchtower is told to put a newer image there by itself"), "{}", done.found);
+    stack.site.restore(2, &id, &made).await;
+    let back = stack.survey(&[]).await.puts_back;
+    assert!(back.iter().any(|what| what.starts_with("Watchtower is told to put a newer image there")), "{back:?}");
 }
 
 /// B11: what would put the bad release back is said beforehand and afterwards, and is left as it is.
