@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Application, ComponentId, Inventory, Layer, Loss, Place, Recorded, Seen};
+use crate::{Application, ComponentId, Inventory, Layer, Loss, Place, Recorded, Revision, Seen};
 
 /// Which way the reasons lean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,10 +33,12 @@ pub struct Reason {
     pub why: String,
 }
 
-/// Weighs what lies between what is there and `target`, and what going back would lose now.
+/// Weighs what lies between what is there and `target`, and what going back would lose now. `ends_at` is where the plan leaves each
+/// place: what could stay, and comes back with what holds it, does not stay.
 pub fn advise(
     application: &Application,
     target: &BTreeMap<Place, Recorded>,
+    ends_at: &BTreeMap<Place, Revision>,
     seen: &Inventory,
     loss_now: &Loss,
 ) -> Advice {
@@ -61,7 +63,8 @@ pub fn advise(
     };
     let schema = of(&[Layer::Schema]);
     let served = |(place, at): &&(&Place, &Recorded)| {
-        seen.surveys.get(*place).is_some_and(|survey| survey.serves(&at.revision).is_some())
+        let survey = seen.surveys.get(*place).filter(|survey| survey.serves(&at.revision).is_some());
+        survey.is_some_and(|survey| ends_at.get(*place) == survey.seen.revision())
     };
     let stays: Vec<&Place> = changed.iter().filter(served).map(|(place, _)| *place).collect();
     let moves: Vec<&Place> = schema.iter().copied().filter(|place| !stays.contains(place)).collect();

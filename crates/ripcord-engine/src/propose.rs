@@ -111,7 +111,8 @@ async fn lawful(
     };
     let priced = pricing::priced(world, planned, &seen).await?;
     let restores = matches!(rung.means, Means::Restore { .. }) && priced.plan.purpose == Purpose::Rollback;
-    let advice = restores.then(|| advise(&world.application, &target.map, &seen, &priced.estimate.loss_now));
+    let advice = restores
+        .then(|| advise(&world.application, &target.map, &priced.plan.ends_at, &seen, &priced.estimate.loss_now));
     Ok(Proposal { priced, seen, advice, attended })
 }
 

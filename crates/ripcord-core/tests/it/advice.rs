@@ -14,6 +14,11 @@ struct Case<'a>(&'a [(&'a str, Layer, &'a str, &'a str, Option<u64>)]);
 
 impl Case<'_> {
     fn weighed(&self, serves: bool, loss: &Loss) -> (Lean, Vec<String>) {
+        let stay = self.0.iter().map(|(id, _, _, now, _)| (Place::local(id.parse().unwrap()), Revision::exact(*now)));
+        self.weighed_with(&stay.collect(), serves, loss)
+    }
+
+    fn weighed_with(&self, ends_at: &BTreeMap<Place, Revision>, serves: bool, loss: &Loss) -> (Lean, Vec<String>) {
         let place = |id: &str| Place::local(id.parse().unwrap());
         let spec = |layer| ComponentSpec {
             kind: "fake".into(),
@@ -38,7 +43,7 @@ impl Case<'_> {
             (place(id), survey)
         };
         let seen = Inventory { at: at(0), surveys: self.0.iter().map(survey).collect() };
-        let advice = advise(&application, &target, &seen, loss);
+        let advice = advise(&application, &target, ends_at, &seen, loss);
         (advice.lean, advice.reasons.into_iter().map(|reason| reason.why).collect())
     }
 }
@@ -74,4 +79,9 @@ fn what_speaks_against_it_is_said_too() {
     let (lean, why) = Case(&[one, SCHEMA]).weighed(true, &Loss::none());
     assert_eq!(lean, Lean::FixForward);
     assert_eq!(why, ["one file differs, of `code`", "`schema` serves the target as it is"]);
+    // One that comes back with its database does not stay, whatever it could have served.
+    let ends_at = BTreeMap::from([(Place::local("schema".parse().unwrap()), Revision::exact("41"))]);
+    let (lean, why) = Case(&[one, SCHEMA]).weighed_with(&ends_at, true, &Loss::none());
+    assert_eq!(lean, Lean::Rollback);
+    assert_eq!(why[0], "a migration is involved: `schema` goes back too");
 }
