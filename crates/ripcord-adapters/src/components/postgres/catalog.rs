@@ -198,19 +198,21 @@ pub(super) async fn listed(session: &Session, name: &str, prefix: &str) -> Resul
                        WHERE r.setdatabase = d.oid AND r.setrole = 0 AND s LIKE 'ripcord.%'), '{}') \
          FROM pg_database d WHERE d.datname = $1 OR starts_with(d.datname::text, $2) ORDER BY d.datname";
     let rows = session.query(question, &[&name, &prefix]).await?;
-    rows.iter().map(listed_row).collect()
+    Ok(rows.iter().map(listed_row).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect())
 }
 
-fn listed_row(row: &Row) -> Result<Listed, PgError> {
+/// `None` for a database that was dropped while the list was read: it has no size any more.
+fn listed_row(row: &Row) -> Result<Option<Listed>, PgError> {
+    let Some(bytes) = row.try_get(3)? else { return Ok(None) };
     let marks: Vec<String> = row.try_get(4)?;
     let marks = marks.iter().filter_map(|mark| mark.strip_prefix("ripcord.")?.split_once('='));
-    Ok(Listed {
+    Ok(Some(Listed {
         oid: row.try_get(0)?,
         name: row.try_get(1)?,
         allows: row.try_get(2)?,
-        bytes: row.try_get(3)?,
+        bytes,
         marks: marks.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-    })
+    }))
 }
 
 /// One database by its name.

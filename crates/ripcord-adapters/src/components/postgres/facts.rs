@@ -88,8 +88,9 @@ pub(super) async fn rows(session: &Session) -> Result<BTreeMap<String, Rows>, Pg
          ORDER BY 1, 2";
     let mut all = BTreeMap::new();
     for row in session.query(question, &[]).await? {
-        let (space, name, bytes, estimate): (String, String, i64, f64) =
-            (row.try_get(0)?, row.try_get(1)?, row.try_get(2)?, row.try_get(3)?);
+        let (space, name, estimate): (String, String, f64) = (row.try_get(0)?, row.try_get(1)?, row.try_get(3)?);
+        // A table that was dropped while the list was read has no size any more.
+        let Some(bytes) = row.try_get::<_, Option<i64>>(2)? else { continue };
         let rows = match bytes <= COUNTED {
             true => Rows::Counted(count(session, &space, &name).await?),
             false => Rows::Estimated((estimate >= 0.0).then_some(estimate as u64)),
