@@ -21,11 +21,12 @@ mod definition; // how a container was made, in Compose's words
 mod gang; // one who acts for all who want the same at once
 mod held; // what a capture holds, and the images that are kept for them
 mod on_disk; // what the user's files come to
+mod programs; // which version a Compose program is
 mod ready; // waiting until a service is well
 mod sight; // what the Engine has of a service
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -40,6 +41,7 @@ use schemars::JsonSchema;
 use serde::Deserialize;
 use tokio::time::Instant;
 
+use self::ask::Seat;
 use self::cli::Cli;
 use self::sight::Sight;
 use super::files::captures::Captures;
@@ -141,6 +143,7 @@ ready: 30s
             key: cx.revision_key,
             service: self.service.to_string(),
             settings: self.clone(),
+            seat: Mutex::default(),
         }))
     }
 }
@@ -154,11 +157,18 @@ struct Compose {
     /// Where there is a place for each service, for its lock and for what Compose must find in a file.
     state: PathBuf,
     key: [u8; 32],
+    /// Held from its stop until its restore: those who are stopped one after the other are made anew together.
+    seat: Mutex<Option<Seat>>,
 }
 
 impl Compose {
     fn project(&self) -> Result<String, Failure> {
         self.cli.project()
+    }
+
+    /// Takes a place among those who will want something of Compose, or gives it up.
+    fn keep_seat(&self, seat: Option<Seat>) -> Option<Seat> {
+        std::mem::replace(&mut self.seat.lock().unwrap_or_else(PoisonError::into_inner), seat)
     }
 
     async fn look(&self, deadline: Instant) -> Result<Sight, Failure> {

@@ -71,8 +71,19 @@ impl Compose {
             Action::Capture { purpose: CapturePurpose::Evidence } => self.evidence(cx, before).await,
             Action::Restore { to: Revision::Absent, .. } => self.take_away(cx).await,
             Action::Restore { to, from } => self.restore(cx, before, to, from.as_ref()).await,
-            Action::Stop => self.stop(cx).await,
-            Action::Start => self.start(cx, before).await,
+            Action::Stop => {
+                // Its restore most often follows.
+                self.keep_seat(Some(self.cli.seat(&self.project()?)?));
+                let stopped = self.stop(cx).await;
+                if stopped.is_err() {
+                    self.keep_seat(None);
+                }
+                stopped
+            }
+            Action::Start => {
+                self.keep_seat(None);
+                self.start(cx, before).await
+            }
             Action::Stage { .. }
             | Action::Pause
             | Action::Roll
@@ -213,7 +224,10 @@ impl Compose {
     async fn restore(&self, cx: &Cx, before: &Before, to: &Revision, from: Option<&CaptureRef>) -> Result<Proof, Stop> {
         let deadline = Instant::now() + cx.limit - cx.limit / 20;
         let project = self.project()?;
-        let seat = self.cli.seat(&project)?;
+        let seat = match self.keep_seat(None) {
+            Some(seat) => seat,
+            None => self.cli.seat(&project)?,
+        };
         let made = self.captures.find(from, before, to)?;
         let made = made.ok_or_else(|| Failure::never("the step names no capture to restore from"))?;
         let kept = self.kept(made, to).await?;
@@ -417,7 +431,10 @@ impl Compose {
             sight = self.look(deadline).await?;
         }
         self.start_all(&sight, deadline).await?;
-        let sight = self.until_well(deadline).await?;
+        // Until it is well there is time to read what the files come to now, which is looked at when all is done.
+        let (project, left) = (self.project()?, deadline.saturating_duration_since(Instant::now()));
+        let (sight, _) = tokio::join!(self.until_well(deadline), self.cli.on_disk(&project, left / 4));
+        let sight = sight?;
         if let Some(other) = sight.counted().into_iter().find(|one| one.image != first.image) {
             let is = Revision::exact(&other.image).short();
             let what =

@@ -12,10 +12,11 @@ use std::sync::{Arc, LazyLock, PoisonError};
 use std::time::Duration;
 
 use ripcord_core::{Command, Failure, Host, HostError, Output};
+use serde::{Deserialize, Serialize};
 use tokio::sync::OnceCell;
 use tokio::time::Instant;
 
-use super::Settings;
+use super::{Settings, programs};
 use crate::BuildCx;
 use crate::components::files::Stop;
 use crate::docker::Endpoint;
@@ -28,7 +29,7 @@ const OLDEST: Version = Version(1, 27, 0);
 const FILES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml"];
 const OVERRIDES: [&str; 4] =
     ["compose.override.yml", "compose.override.yaml", "docker-compose.override.yml", "docker-compose.override.yaml"];
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(super) struct Version(pub(super) u32, pub(super) u32, pub(super) u32);
 
 impl Version {
@@ -86,6 +87,8 @@ pub(super) struct Cli {
     profiles: Vec<String>,
     program: Option<Vec<String>>,
     environment: BTreeMap<String, String>,
+    /// Where versions of programs are remembered.
+    known: PathBuf,
 }
 
 impl Cli {
@@ -114,6 +117,7 @@ impl Cli {
             profiles: settings.profiles.iter().map(ToString::to_string).collect(),
             program: settings.program.as_ref().map(|argv| argv.iter().map(ToString::to_string).collect()),
             environment: environment.into(),
+            known: cx.base.join(".ripcord/compose/programs.json"),
         }
     }
 
@@ -180,13 +184,28 @@ impl Cli {
         let candidates = self.candidates();
         let (mut older, mut reasons) = (None, vec![]);
         for argv in candidates {
+            let file = programs::file_of(&argv, &self.environment);
+            if let Some(version) = file.as_ref().and_then(|file| programs::version_of(&self.known, file)) {
+                match version {
+                    Version(2.., ..) => return Ok(Program { argv, version }),
+                    _ => older = older.or(Some(Program { argv, version })),
+                }
+                continue;
+            }
             let asked = [argv.clone(), vec!["version".to_owned(), "--short".to_owned()]].concat();
             let command = Command { argv: asked, environment: self.environment.clone(), ..Command::default() };
             let shown = argv.join(" ");
             match self.host.run(&command, limit).await {
                 Ok(output) if output.succeeded() => match Version::read(&output.stdout) {
-                    Some(version @ Version(2.., ..)) => return Ok(Program { argv, version }),
-                    Some(version) if version >= OLDEST => older = older.or(Some(Program { argv, version })),
+                    Some(version) if version >= OLDEST => {
+                        if let Some(file) = file {
+                            programs::remember(&self.known, file, version);
+                        }
+                        match version {
+                            Version(2.., ..) => return Ok(Program { argv, version }),
+                            _ => older = older.or(Some(Program { argv, version })),
+                        }
+                    }
                     _ => reasons.push(format!("`{shown}` is `{}`, which is too old", output.stdout.trim())),
                 },
                 Ok(output) => {
@@ -316,6 +335,7 @@ mod tests {
             profiles: vec![],
             program: program.map(|argv| argv.iter().map(|word| (*word).to_owned()).collect()),
             environment: [("PATH".to_owned(), path.to_owned())].into(),
+            known: base.join("known/programs.json"),
         }
     }
 
@@ -362,6 +382,27 @@ mod tests {
         );
         let why = found(&[], None).await.unwrap_err();
         assert!(why.contains("`docker` could not be started") && why.contains("`docker-compose` could not"), "{why}");
+    }
+
+    #[tokio::test]
+    async fn a_program_says_its_version_once_until_its_file_is_another() {
+        let dir = tempfile::tempdir().unwrap();
+        let asked = dir.path().join("asked");
+        let script = |version: &str| format!("echo >> {}; echo {version}", asked.display());
+        let path = programs(dir.path(), &[("docker-compose", &script("1.29.2"))]);
+        // As another process would: what this one has found is kept by what it was called with.
+        let version = |environment: &str| {
+            let mut cli = cli(dir.path(), &path, None);
+            cli.environment.insert("OF".into(), environment.into());
+            async move { cli.program(Duration::from_secs(20)).await.unwrap().version }
+        };
+        let times = || fs::read_to_string(&asked).unwrap().lines().count();
+        assert_eq!(version("a").await, Version(1, 29, 2));
+        assert_eq!((version("b").await, times()), (Version(1, 29, 2), 1), "it is known by its file");
+        programs(dir.path(), &[("docker-compose", &script("5.6.1"))]);
+        assert_eq!((version("c").await, times()), (Version(5, 6, 1), 2), "another file is another program");
+        fs::write(dir.path().join("known/programs.json"), "nonsense").unwrap();
+        assert_eq!((version("d").await, times()), (Version(5, 6, 1), 3));
     }
 
     #[test]

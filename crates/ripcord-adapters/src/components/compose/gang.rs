@@ -2,7 +2,7 @@
 //!
 //! A process of Compose costs more than what it does for one service, and several at once are in each other's way. So there is one
 //! at a time for a project; whoever comes while it works waits, and the next one works for all who wait. Who is on the way is waited
-//! for a moment, so that those who began together are served together.
+//! for, as long as one after the other comes, so that those who began together are served together.
 //!
 //! Nobody is served who does not wait any more. Whoever does the work and is called off leaves the others without an answer, which
 //! each of them is told: what became of the work is then for each to see.
@@ -13,9 +13,13 @@ use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-/// How long those who are on the way are waited for: what they do until they are here takes less, unless something keeps them. A
-/// process of the older Compose takes as long.
+/// How long the next of those who are on the way is waited for: what they do until they are here takes less, unless something keeps
+/// them. A process of the older Compose takes as long.
 const PATIENCE: Duration = Duration::from_millis(600);
+/// How long those are waited for altogether.
+const LONGEST: Duration = Duration::from_secs(3);
+/// How long nobody has to be on the way: who follows the last one has not begun yet when that one is here.
+const QUIET: Duration = Duration::from_millis(60);
 
 /// Those who want the same: `A` is asked for, and all who asked together are given one `B`.
 #[derive(Debug)]
@@ -75,13 +79,18 @@ impl<A, B> Gang<A, B> {
         Coming(Arc::clone(self))
     }
 
+    /// Waits until nobody is on the way any more, or those who are do not come.
     async fn all_here(&self) {
         let here = async {
-            while self.state().coming > 0 {
-                self.fewer.notified().await;
+            loop {
+                let (patience, some) = if self.state().coming > 0 { (PATIENCE, true) } else { (QUIET, false) };
+                let fewer = timeout(patience, self.fewer.notified()).await;
+                if fewer.is_err() && (some || self.state().coming == 0) {
+                    return;
+                }
             }
         };
-        let _ = timeout(PATIENCE, here).await;
+        let _ = timeout(LONGEST, here).await;
     }
 
     /// Takes out the one of `number`, and those who wait and fit to all that are taken already.
@@ -189,6 +198,22 @@ mod tests {
         let kept = gang.coming();
         assert_eq!(asked(gang.coming(), "a").await, Some(("a".to_owned(), 1)));
         assert_eq!(asked(kept, "b").await, Some(("b".to_owned(), 1)));
+    }
+
+    #[tokio::test]
+    async fn who_comes_one_after_the_other_is_served_together() {
+        let gang: Arc<Words> = Arc::default();
+        // Each is on the way when the one before is here.
+        let (first, second) = (gang.coming(), gang.coming());
+        let (on_the_way, third) = oneshot::channel();
+        let b = async {
+            tokio::task::yield_now().await;
+            on_the_way.send(gang.coming()).unwrap();
+            asked(second, "b").await
+        };
+        let c = async { asked(third.await.unwrap(), "c").await };
+        let (a, b, c) = tokio::join!(asked(first, "a"), b, c);
+        assert_eq!([a, b, c].map(Option::unwrap), [(); 3].map(|()| ("a b c".to_owned(), 3)));
     }
 
     #[tokio::test]
