@@ -147,6 +147,7 @@ table!(SignalKind, SignalSettings, SIGNALS, read_signal, each_signal, {
     Journal = signals::journal::Settings;
     Log = signals::log::Settings;
     Pm2 = signals::pm2::Settings;
+    Postgres = signals::postgres::Settings;
     Process = signals::process::Settings;
     Prometheus = signals::prometheus::Settings;
     Queue = signals::queue::Settings;

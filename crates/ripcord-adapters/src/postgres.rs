@@ -10,7 +10,7 @@ mod tls; // encrypted, and to whom
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::ops::{Deref, DerefMut};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use ripcord_config::Mistake;
@@ -22,7 +22,7 @@ use tokio_postgres::config::{Host, SslMode};
 use tokio_postgres::{Client, Config, NoTls};
 
 pub(crate) use self::error::PgError;
-pub(crate) use self::programs::{Ended, argument};
+pub(crate) use self::programs::{Ended, Program, argument};
 
 use crate::{BuildCx, secrets};
 
@@ -145,6 +145,26 @@ pub(crate) struct Way {
     pub(crate) endpoint: String,
 }
 
+impl Way {
+    /// To the same database as the same role, on another server of this machine that lets in whoever reaches its socket.
+    pub(crate) fn at_socket(&self, directory: &Path, port: u16) -> Self {
+        let mut config = Config::new();
+        config.host_path(directory).port(port).dbname(&self.database).ssl_mode(SslMode::Disable);
+        config.user(self.config.get_user().unwrap_or_default()).application_name(NAME).connect_timeout(CONNECT);
+        let place = directory.display().to_string();
+        let mut environment = self.environment.clone();
+        let there = [
+            ("PGHOST", place.clone()),
+            ("PGPORT", port.to_string()),
+            ("PGSSLMODE", "disable".to_owned()),
+            ("PGPASSWORD", String::new()),
+        ];
+        environment.extend(there.map(|(name, value)| (name.to_owned(), value)));
+        let (encryption, endpoint) = (Encryption::Disable, format!("{place}:{port}"));
+        Self { config, encryption, tls: None, environment, database: self.database.clone(), endpoint }
+    }
+}
+
 /// A session of ours; it ends when it is dropped.
 pub(crate) struct Session {
     client: Client,
@@ -184,6 +204,10 @@ impl Server {
     /// The database as settings name it, where that is no secret.
     pub(crate) fn shown(&self) -> String {
         self.settings.database.as_ref().map_or("the database".to_owned(), ToString::to_string)
+    }
+
+    pub(crate) fn redactor(&self) -> &Redactor {
+        &self.redactor
     }
 
     pub(crate) fn clean(&self, text: &str) -> String {

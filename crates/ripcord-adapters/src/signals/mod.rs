@@ -8,6 +8,7 @@ pub mod http; // what an endpoint answers
 pub mod journal; // entries of the journal, and how a unit is
 pub mod log; // lines of a log file
 pub mod pm2; // an application under pm2
+pub mod postgres; // a PostgreSQL database
 pub mod process; // a process of this machine
 pub mod prometheus; // a Prometheus server's answer to a query
 pub mod queue; // what waits in a queue, and whether it moves

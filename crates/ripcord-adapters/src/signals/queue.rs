@@ -1,28 +1,31 @@
-//! A queue in Redis: how much waits, how that changes, and for how long nothing was taken out of it.
+//! A queue, in Redis or in a table of a database: how much waits, how that changes, and for how long nothing was taken out of it.
 //!
 //! Length alone says little: a queue may be long and fast. So each reading remembers a little of the one before: of a list its length and
 //! its two ends, of a stream how much its group has acknowledged. A list from which something was taken is shorter, or both its ends are
 //! others than before, or one end is while it has not grown; a list to which things are only added has one new end and is longer.
-//! What entries hold is never kept: ends are compared by their hashes.
+//! What entries hold is never kept: ends are compared by their hashes. Of a table of jobs people say what counts those that wait, and
+//! what grows with each that is done.
 //! Source: Redis documentation, XINFO GROUPS; kombu, `transport/redis.py` (a Celery queue is a list, with a list beside it for each
 //! further priority; what workers hold and have not acknowledged is in the hash `unacked`).
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use jiff::Timestamp;
 use ripcord_config::wire::{SecretFrom, Span, Text};
 use ripcord_config::{KindDoc, Mistake};
-use ripcord_core::{Cx, Digest, Fut, Layer, Reading, Sample, Signal, SignalId, Unit, between};
+use ripcord_core::{Cx, Digest, Fut, Layer, Reading, Redactor, Sample, Signal, SignalId, Unit, between};
 use schemars::JsonSchema;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::{failed, locked};
+use super::{failed, locked, postgres, sql};
+use crate::postgres::Connection;
 use crate::redis::{Reach, Server, Session, Trouble};
 use crate::{BuildCx, BuildError, SignalKind};
 
-/// A queue in Redis: a list, a stream, a sorted set, or one of Celery's.
+/// A queue in Redis (a list, a stream, a sorted set, or one of Celery's), or a table of jobs.
 #[derive(Debug, Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
@@ -51,11 +54,60 @@ pub struct Settings {
     /// The name of a Celery queue (`celery`, unless the application says otherwise).
     #[serde(default)]
     pub celery: Option<Text>,
+    /// A table of jobs in a database, instead of Redis.
+    #[serde(default)]
+    pub jobs: Option<Jobs>,
     #[serde(default)]
     pub measure: Measure,
     /// For `measure: change`: over how long. A minute, unless it is said.
     #[serde(default)]
     pub window: Option<Span>,
+}
+
+/// Jobs in a table: where it is, and what is asked.
+#[derive(Debug, Clone, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Jobs {
+    /// A PostgreSQL server and database.
+    #[serde(default)]
+    pub connection: Option<Connection>,
+    /// The file of an SQLite database, in the place of `connection`; relative to `ripcord.yaml`.
+    #[serde(default)]
+    pub sqlite: Option<PathBuf>,
+    /// How many jobs wait: `SELECT count(*) FROM jobs WHERE state = 'waiting'`.
+    pub waiting: String,
+    /// How many a worker has and has not finished.
+    #[serde(default)]
+    pub held: Option<String>,
+    /// A number that is another whenever jobs were done (how many, or when the last one was): for `measure: stalled`.
+    #[serde(default)]
+    pub done: Option<String>,
+}
+
+impl Jobs {
+    fn check(&self, measure: Measure) -> Vec<Mistake> {
+        let mut mistakes = match (&self.connection, &self.sqlite) {
+            (Some(connection), None) => connection.check("jobs.connection"),
+            (None, Some(_)) => vec![],
+            (Some(_), Some(_)) => vec![Mistake::new("`connection` and `sqlite` are two places").at("jobs.sqlite")],
+            (None, None) => {
+                let help = "give a `connection` to PostgreSQL, or the path of an `sqlite` database";
+                vec![Mistake::new("nothing says where the table is").at("jobs").help(help)]
+            }
+        };
+        let queries = [
+            ("jobs.waiting", Some(&self.waiting)),
+            ("jobs.held", self.held.as_ref()),
+            ("jobs.done", self.done.as_ref()),
+        ];
+        let empty = queries.into_iter().filter(|(_, query)| query.is_some_and(|query| query.trim().is_empty()));
+        mistakes.extend(empty.map(|(at, _)| Mistake::new("the query is empty").at(at)));
+        if measure == Measure::Stalled && self.done.is_none() {
+            let help = "add a query such as `SELECT count(*) FROM jobs WHERE state = 'done'`";
+            mistakes.push(Mistake::new("nothing says whether jobs are done: `done` is missing").at("jobs").help(help));
+        }
+        mistakes
+    }
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize, JsonSchema)]
@@ -95,7 +147,7 @@ impl Settings {
 impl SignalKind for Settings {
     const DOC: KindDoc = KindDoc {
         name: "queue",
-        summary: "A queue in Redis (list, stream, sorted set, Celery): how much waits, and whether it moves.",
+        summary: "A queue (Redis list, stream or sorted set, Celery, a table of jobs): how much waits, and whether it moves.",
         example: "\
 url: redis://127.0.0.1:6379/0
 celery: celery
@@ -106,12 +158,22 @@ measure: stalled
     };
 
     fn check(&self) -> Vec<Mistake> {
-        let mut mistakes = self.reach().check();
-        if self.stream.is_some() && self.group.is_none() {
+        let mut mistakes = match &self.jobs {
+            Some(jobs) => jobs.check(self.measure),
+            None => self.reach().check(),
+        };
+        if self.jobs.is_some() {
+            let places = [self.url.is_some(), self.url_from.is_some(), self.user.is_some(), self.password.is_some()];
+            let queues = [self.list.is_some(), self.stream.is_some(), self.sorted_set.is_some(), self.celery.is_some()];
+            if [places, queues].concat().contains(&true) {
+                mistakes
+                    .push(Mistake::new("`jobs` is another queue than one in Redis").at("jobs").help("take one out"));
+            }
+        } else if self.stream.is_some() && self.group.is_none() {
             let help = "name the consumer group: without one nothing says what was done";
             mistakes.push(Mistake::new("`stream` is given without `group`").at("stream").help(help));
         } else if self.named().is_none() {
-            let help = "name one of `list`, `stream`, `sorted-set` and `celery`";
+            let help = "name one of `list`, `stream`, `sorted-set`, `celery` and `jobs`";
             mistakes.push(Mistake::new("it is not one queue that is named").help(help));
         }
         if self.group.is_some() && self.stream.is_none() {
@@ -135,10 +197,78 @@ measure: stalled
     }
 
     fn build(&self, id: &SignalId, cx: &BuildCx) -> Result<Arc<dyn Signal>, BuildError> {
-        let queue = self.named().ok_or_else(|| BuildError::new(id, "it is not one queue that is named"))?;
-        let server = Server::new(&self.reach(), cx).map_err(|why| BuildError::new(id, why))?;
+        let place = match &self.jobs {
+            Some(jobs) => Where::Table(Table {
+                jobs: jobs.clone(),
+                server: jobs.connection.as_ref().map(|connection| crate::postgres::Server::new(connection, cx)),
+                file: cx.base.join(jobs.sqlite.clone().unwrap_or_default()),
+            }),
+            None => {
+                let queue = self.named().ok_or_else(|| BuildError::new(id, "it is not one queue that is named"))?;
+                Where::Redis(queue, Server::new(&self.reach(), cx).map_err(|why| BuildError::new(id, why))?)
+            }
+        };
         let window = self.window.map_or(std::time::Duration::from_secs(60), |window| window.0);
-        Ok(Arc::new(Depth { measure: self.measure, window, queue, server, memory: Mutex::default() }))
+        let redactor = cx.redactor.clone();
+        Ok(Arc::new(Depth { measure: self.measure, window, place, redactor, memory: Mutex::default() }))
+    }
+}
+
+enum Where {
+    Redis(Queue, Server),
+    Table(Table),
+}
+
+struct Table {
+    jobs: Jobs,
+    /// None where the table is in `file`.
+    server: Option<crate::postgres::Server>,
+    file: PathBuf,
+}
+
+impl Table {
+    async fn look(&self, limit: std::time::Duration) -> Result<Look, String> {
+        let queries = [Some(&self.jobs.waiting), self.jobs.held.as_ref(), self.jobs.done.as_ref()];
+        let mut numbers = [None; 3];
+        match &self.server {
+            Some(server) => {
+                let asked = async {
+                    let session = postgres::reader(server, limit).await?;
+                    for (number, query) in numbers.iter_mut().zip(queries) {
+                        if let Some(query) = query {
+                            *number = postgres::number(&session, query).await?.0;
+                        }
+                    }
+                    session.close().await;
+                    Ok::<_, crate::postgres::PgError>(())
+                };
+                let asked = tokio::time::timeout(limit, asked).await;
+                asked
+                    .map_err(|_| format!("no answer within {}", ripcord_core::human(limit)))?
+                    .map_err(|error| error.to_string())?;
+            }
+            None => {
+                for (number, query) in numbers.iter_mut().zip(queries) {
+                    if let Some(query) = query {
+                        *number = sql::ask(self.file.clone(), query.clone(), limit / 3).await?.0;
+                    }
+                }
+            }
+        }
+        let [waiting, held, done] = numbers;
+        let waiting = waiting.ok_or("the query `waiting` gives no number")?;
+        let count = |number: f64| number.max(0.0) as u64;
+        let done = match (&self.jobs.done, done) {
+            // A moment has fractions that count too.
+            (Some(_), done) => Some((done.unwrap_or(0.0) * 1000.0) as i64),
+            (None, _) => None,
+        };
+        Ok(Look { waiting: count(waiting), held: held.map_or(0, count), done, ..Look::default() })
+    }
+
+    fn shown(&self) -> String {
+        let place = self.server.as_ref().map_or(self.file.display().to_string(), crate::postgres::Server::shown);
+        format!("jobs in {place} ({})", self.jobs.waiting.trim())
     }
 }
 
@@ -153,8 +283,8 @@ enum Queue {
 struct Depth {
     measure: Measure,
     window: std::time::Duration,
-    queue: Queue,
-    server: Server,
+    place: Where,
+    redactor: Redactor,
     memory: Mutex<Memory>,
 }
 
@@ -170,6 +300,8 @@ struct Look {
     acknowledged: Option<i64>,
     /// Up to where a group was given entries.
     given: Option<String>,
+    /// Of a table, what is another when something was done.
+    done: Option<i64>,
 }
 
 /// A list's length, and its ends by their hashes.
@@ -186,6 +318,9 @@ impl Look {
 
     /// Whether something was taken or acknowledged since `before`.
     fn moved_since(&self, before: &Self) -> bool {
+        if self.done.is_some() || before.done.is_some() {
+            return self.done != before.done;
+        }
         let acknowledged = match (before.acknowledged, self.acknowledged) {
             (Some(then), Some(now)) => now > then,
             // Servers before 7.0 do not count: fewer are held, or others were given and no more are held.
@@ -258,12 +393,12 @@ fn group_of(groups: &[BTreeMap<String, redis::Value>], name: &str) -> Option<BTr
     groups.iter().find(|group| group.get("name").is_some_and(is)).cloned()
 }
 
-impl Depth {
-    async fn look(&self, limit: std::time::Duration) -> Result<Look, Trouble> {
-        let mut session = self.server.connect(limit).await?;
-        match &self.queue {
-            Queue::List(key) => Ok(of_lists(vec![list(&mut session, key).await?], 0)),
-            Queue::Celery(name) => {
+impl Queue {
+    async fn look(&self, server: &Server, limit: std::time::Duration) -> Result<Look, Trouble> {
+        let mut session = server.connect(limit).await?;
+        match self {
+            Self::List(key) => Ok(of_lists(vec![list(&mut session, key).await?], 0)),
+            Self::Celery(name) => {
                 let mut lists = vec![list(&mut session, name).await?];
                 for priority in ["3", "6", "9"] {
                     lists.push(list(&mut session, &format!("{name}\u{6}\u{16}{priority}")).await?);
@@ -271,7 +406,7 @@ impl Depth {
                 let held = session.ask(redis::cmd("HLEN").arg("unacked")).await?;
                 Ok(of_lists(lists, held))
             }
-            Queue::SortedSet(key) => {
+            Self::SortedSet(key) => {
                 let mut asked = redis::pipe();
                 asked.atomic();
                 asked.cmd("ZCARD").arg(key).cmd("ZRANGE").arg(key).arg(0).arg(0);
@@ -281,7 +416,7 @@ impl Depth {
                 let gone = lowest.map(|lowest| (lowest, Digest::of(b"")));
                 Ok(of_lists(vec![List { length, ends: gone }], 0))
             }
-            Queue::Stream { key, group } => {
+            Self::Stream { key, group } => {
                 let groups = session.ask(redis::cmd("XINFO").arg("GROUPS").arg(key)).await;
                 let groups: Vec<BTreeMap<String, redis::Value>> = groups?;
                 let found = group_of(&groups, group);
@@ -309,7 +444,7 @@ impl Depth {
                 };
                 let acknowledged = number("entries-read").map(|read| read - held);
                 let count = |number: i64| u64::try_from(number).unwrap_or(0);
-                Ok(Look { waiting: count(waiting), held: count(held), lists: vec![], acknowledged, given })
+                Ok(Look { waiting: count(waiting), held: count(held), acknowledged, given, ..Look::default() })
             }
         }
     }
@@ -330,9 +465,14 @@ impl Signal for Depth {
     fn read<'a>(&'a self, cx: &'a Cx) -> Fut<'a, Reading> {
         Box::pin(async move {
             // That the server is down says nothing about how much waits: the figure is not known.
-            let look = match self.look(cx.limit - cx.limit / 10).await {
+            let limit = cx.limit - cx.limit / 10;
+            let looked = match &self.place {
+                Where::Redis(queue, server) => queue.look(server, limit).await.map_err(|trouble| trouble.why()),
+                Where::Table(table) => table.look(limit).await,
+            };
+            let look = match looked {
                 Ok(look) => look,
-                Err(trouble) => return failed(self.server.redactor().clean(&trouble.why())),
+                Err(why) => return failed(self.redactor.clean(&why)),
             };
             let (length, waiting, held) = (look.length(), look.waiting, look.held);
             let mut memory = locked(&self.memory);
@@ -360,13 +500,16 @@ impl Signal for Depth {
             Measure::Change => format!("change over {}", ripcord_core::human(self.window)),
             Measure::Stalled => "stalled".to_owned(),
         };
-        let queue = match &self.queue {
-            Queue::List(key) => format!("list {key}"),
-            Queue::Stream { key, group } => format!("stream {key}, group {group}"),
-            Queue::SortedSet(key) => format!("sorted set {key}"),
-            Queue::Celery(name) => format!("Celery queue {name}"),
+        let queue = match &self.place {
+            Where::Redis(Queue::List(key), server) => format!("list {key} at {}", server.shown()),
+            Where::Redis(Queue::Stream { key, group }, server) => {
+                format!("stream {key}, group {group} at {}", server.shown())
+            }
+            Where::Redis(Queue::SortedSet(key), server) => format!("sorted set {key} at {}", server.shown()),
+            Where::Redis(Queue::Celery(name), server) => format!("Celery queue {name} at {}", server.shown()),
+            Where::Table(table) => table.shown(),
         };
-        self.server.redactor().clean(&format!("{measure} of {queue} at {}", self.server.shown()))
+        self.redactor.clean(&format!("{measure} of {queue}"))
     }
 }
 
@@ -400,7 +543,7 @@ mod tests {
     }
 
     fn stream(waiting: u64, held: u64, acknowledged: Option<i64>, given: &str) -> Look {
-        Look { waiting, held, lists: vec![], acknowledged, given: Some(given.to_owned()) }
+        Look { waiting, held, acknowledged, given: Some(given.to_owned()), ..Look::default() }
     }
 
     #[test]
@@ -462,5 +605,45 @@ mod tests {
         assert_eq!(mistakes("stream: a"), ["`stream` is given without `group`"]);
         assert_eq!(mistakes("list: a\ngroup: g"), ["`group` is given without `stream`"]);
         assert_eq!(mistakes("list: a\nwindow: 1m"), ["`window` is only for `measure: change`"]);
+
+        let mistakes = |yaml: &str| -> Vec<String> {
+            let settings: Settings = serde_saphyr::from_str(yaml).unwrap();
+            settings.check().into_iter().map(|mistake| mistake.what).collect()
+        };
+        assert_eq!(mistakes("jobs: { sqlite: a.db, waiting: SELECT 1 }"), Vec::<String>::new());
+        assert_eq!(mistakes("jobs: { waiting: SELECT 1 }"), ["nothing says where the table is"]);
+        assert_eq!(mistakes("jobs: { sqlite: a.db, waiting: '' }"), ["the query is empty"]);
+        let stalled = "jobs: { sqlite: a.db, waiting: SELECT 1 }\nmeasure: stalled";
+        assert_eq!(mistakes(stalled), ["nothing says whether jobs are done: `done` is missing"]);
+        let both = "list: a\njobs: { sqlite: a.db, waiting: SELECT 1 }";
+        assert_eq!(mistakes(both), ["`jobs` is another queue than one in Redis"]);
+    }
+
+    #[tokio::test]
+    async fn a_table_of_jobs_moves_when_some_are_done() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("jobs.db");
+        let db = rusqlite::Connection::open(&file).unwrap();
+        db.execute_batch("CREATE TABLE jobs (state TEXT); INSERT INTO jobs VALUES ('waiting'), ('waiting'), ('held')")
+            .unwrap();
+        let count = |state: &str| format!("SELECT count(*) FROM jobs WHERE state = '{state}'");
+        let jobs = Jobs {
+            connection: None,
+            sqlite: Some(file.clone()),
+            waiting: count("waiting"),
+            held: Some(count("held")),
+            done: Some(count("done")),
+        };
+        let table = Table { jobs, server: None, file };
+        let limit = Duration::from_secs(60);
+        let first = table.look(limit).await.unwrap();
+        assert_eq!((first.waiting, first.held, first.done), (2, 1, Some(0)));
+        db.execute_batch("INSERT INTO jobs VALUES ('waiting')").unwrap();
+        let second = table.look(limit).await.unwrap();
+        assert!(second.length() == 4 && !second.moved_since(&first), "more wait, and none was done");
+        db.execute_batch("UPDATE jobs SET state = 'done' WHERE state = 'held'").unwrap();
+        assert!(table.look(limit).await.unwrap().moved_since(&second));
+        db.execute_batch("DROP TABLE jobs").unwrap();
+        assert!(table.look(limit).await.unwrap_err().contains("no such table"));
     }
 }

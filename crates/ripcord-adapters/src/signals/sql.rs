@@ -82,28 +82,26 @@ impl Drop for Interrupts {
 }
 
 /// The value, where there is one, and the rows.
-type Found = (Option<f64>, Vec<Value>);
+pub(super) type Found = (Option<f64>, Vec<Value>);
 
-impl Sql {
-    async fn ask(&self, limit: Duration) -> Result<Found, String> {
-        // A little less than the whole, so that the reason is still heard.
-        let limit = limit - limit / 10;
-        let (path, query) = (self.path.clone(), self.settings.query.clone());
-        let (handles, mut handle) = tokio::sync::mpsc::channel(1);
-        let asking = tokio::task::spawn_blocking(move || {
-            // `NO_CREATE` is implied: that a database is missing must not be answered by an empty one.
-            let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-            let connection = Connection::open_with_flags(&path, flags)?;
-            connection.busy_timeout(limit)?;
-            let _ = handles.blocking_send(connection.get_interrupt_handle());
-            drop(handles);
-            select(&connection, &query)
-        });
-        let _interrupts = handle.recv().await.map(Interrupts);
-        let answer = tokio::time::timeout(limit, asking).await;
-        let answer = answer.map_err(|_| format!("no answer within {}", ripcord_core::human(limit)))?;
-        answer.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
-    }
+/// Asks the database at `path`; the answer or the reason is there before `limit` is over.
+pub(super) async fn ask(path: PathBuf, query: String, limit: Duration) -> Result<Found, String> {
+    // A little less than the whole, so that the reason is still heard.
+    let limit = limit - limit / 10;
+    let (handles, mut handle) = tokio::sync::mpsc::channel(1);
+    let asking = tokio::task::spawn_blocking(move || {
+        // `NO_CREATE` is implied: that a database is missing must not be answered by an empty one.
+        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+        let connection = Connection::open_with_flags(&path, flags)?;
+        connection.busy_timeout(limit)?;
+        let _ = handles.blocking_send(connection.get_interrupt_handle());
+        drop(handles);
+        select(&connection, &query)
+    });
+    let _interrupts = handle.recv().await.map(Interrupts);
+    let answer = tokio::time::timeout(limit, asking).await;
+    let answer = answer.map_err(|_| format!("no answer within {}", ripcord_core::human(limit)))?;
+    answer.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 fn select(connection: &Connection, query: &str) -> rusqlite::Result<Found> {
@@ -153,7 +151,7 @@ impl Signal for Sql {
 
     fn read<'a>(&'a self, cx: &'a Cx) -> Fut<'a, Reading> {
         Box::pin(async move {
-            match self.ask(cx.limit).await {
+            match ask(self.path.clone(), self.settings.query.clone(), cx.limit).await {
                 Err(why) => failed(self.redactor.clean(&format!("`{}`: {why}", self.path.display()))),
                 Ok((None, _)) => Reading::Empty,
                 Ok((Some(value), rows)) => {

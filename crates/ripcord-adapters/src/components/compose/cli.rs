@@ -117,7 +117,7 @@ impl Cli {
             profiles: settings.profiles.iter().map(ToString::to_string).collect(),
             program: settings.program.as_ref().map(|argv| argv.iter().map(ToString::to_string).collect()),
             environment: environment.into(),
-            known: cx.base.join(".ripcord/compose/programs.json"),
+            known: cx.base.join(".ripcord/compose-programs.json"),
         }
     }
 

@@ -4,6 +4,8 @@ mod command;
 mod host;
 mod http;
 mod log;
+#[cfg(feature = "real")]
+mod postgres;
 mod process;
 mod prometheus;
 mod scrape;
