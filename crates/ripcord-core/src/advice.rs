@@ -68,7 +68,14 @@ pub fn advise(
     };
     let stays: Vec<&Place> = changed.iter().filter(served).map(|(place, _)| *place).collect();
     let moves: Vec<&Place> = schema.iter().copied().filter(|place| !stays.contains(place)).collect();
-    if !moves.is_empty() {
+    if !moves.is_empty() && moves.len() == changed.len() {
+        // What runs is at the target already: a deployment that ended between its migrations and its code.
+        let why = format!(
+            "only {} differs: a migration that failed is mended first; else it is taken down, and the database is restored last",
+            named(&moves)
+        );
+        say(Lean::FixForward, why);
+    } else if !moves.is_empty() {
         say(Lean::Rollback, format!("a migration is involved: {} goes back too", named(&moves)));
     }
     let slips = of(&[Layer::Config, Layer::Flags]);

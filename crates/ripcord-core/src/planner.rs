@@ -77,11 +77,15 @@ fn reasons(left_alone: &[LeftAlone]) -> String {
 /// [`NoPlan`]: what stands in the way, found before anything is done.
 pub fn plan(asked: &Asked<'_>) -> Result<Planned, NoPlan> {
     let mut left_alone = vec![];
-    let mut touched = touched(asked, &mut left_alone)?;
+    let (mut touched, refused) = touched(asked, &mut left_alone)?;
+    let along = along(asked, &touched);
+    // What has no way of its own may come back with what holds it: a schema over which no migration leads, with its database.
+    if let Some((_, why)) = refused.into_iter().find(|(place, _)| !along.contains_key(place)) {
+        return Err(why);
+    }
     if touched.is_empty() {
         return Err(NoPlan::NothingToDo { left_alone });
     }
-    let along = along(asked, &touched);
     touched.retain(|place, _| !along.contains_key(place));
     left_alone.retain(|left| !along.keys().any(|place| place.component == left.component));
     left_alone.extend(along.iter().map(|(place, with)| {
@@ -195,12 +199,16 @@ impl Touch {
     }
 }
 
-fn touched(asked: &Asked<'_>, left_alone: &mut Vec<LeftAlone>) -> Result<BTreeMap<Place, Touch>, NoPlan> {
+/// The places that will change, and those that should and have no way of their own to, with why.
+fn touched(
+    asked: &Asked<'_>,
+    left_alone: &mut Vec<LeftAlone>,
+) -> Result<(BTreeMap<Place, Touch>, BTreeMap<Place, NoPlan>), NoPlan> {
     let scope = asked.rung.scope();
     if let Some(component) = scope.iter().find(|id| !asked.application.components.contains_key(*id)) {
         return Err(NoPlan::NoSuchComponent { component: component.clone() });
     }
-    let mut touched = BTreeMap::new();
+    let (mut touched, mut refused) = (BTreeMap::new(), BTreeMap::new());
     for place in asked.application.places() {
         let mut leave = |why: String| left_alone.push(LeftAlone { component: place.component.clone(), why });
         let Some(component) = asked.parts.components.get(&place.component) else { continue };
@@ -243,18 +251,27 @@ fn touched(asked: &Asked<'_>, left_alone: &mut Vec<LeftAlone>) -> Result<BTreeMa
         let loss = match &wish.want {
             Want::Values(_) => Loss::none(),
             Want::Revision { revision, capture } => {
-                available(survey, &place, revision)?;
+                if let Err(why) = available(survey, &place, revision) {
+                    refused.insert(place, why);
+                    continue;
+                }
                 loss(survey, capabilities.nature, capture.as_ref(), &place)
             }
         };
-        let drafts = component.propose(&wish, asked.seen)?;
+        let drafts = match component.propose(&wish, asked.seen) {
+            Ok(drafts) => drafts,
+            Err(why) => {
+                refused.insert(place, why.into());
+                continue;
+            }
+        };
         if drafts.is_empty() {
             leave("is so already".to_owned());
             continue;
         }
         touched.insert(place, Touch { wish, drafts, nature: capabilities.nature, loss });
     }
-    Ok(touched)
+    Ok((touched, refused))
 }
 
 fn seen<'a>(inventory: &'a Inventory, place: &Place) -> Result<&'a Survey, NoPlan> {

@@ -58,6 +58,7 @@ fn the_runbooks_rules_hold() {
     assert_eq!(lean(&[ENV]), Lean::FixForward, "a slip of configuration is mended");
     assert_eq!(lean(&[CODE, SCHEMA]), Lean::Rollback, "a migration is involved");
     assert_eq!(lean(&[ENV, SCHEMA]), Lean::Rollback, "a migration is involved, whatever else is");
+    assert_eq!(lean(&[SCHEMA]), Lean::FixForward, "a migration that failed: the code is where it was");
     assert_eq!(lean(&[("code", Layer::Code, "v1", "v2", Some(1))]), Lean::FixForward, "one file");
     assert_eq!(lean(&[CODE]), Lean::Rollback, "many files");
     assert_eq!(lean(&[CODE, ENV]), Lean::Rollback, "several things");

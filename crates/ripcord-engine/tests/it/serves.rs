@@ -129,6 +129,24 @@ async fn a_schema_comes_back_with_the_database_that_holds_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_has_no_way_of_its_own_comes_back_with_what_holds_it_or_not_at_all() {
+    let mut made = made(&["code", "data", "schema"]);
+    let spec = made.application.components[&name("schema")].clone();
+    made.application.components.insert(name("data"), ComponentSpec { layer: Layer::Data, ..spec });
+    made.components.insert(name("data"), universe::data());
+    let (universe, desk) = desk(&made).await;
+    universe.with(|truth| truth.stuck = BTreeSet::from([name("schema")]));
+    let refused = propose(&desk.world, &restore(&made.scope)).await;
+    let Err(NoProposal::NoPlan(why)) = refused else { panic!("{refused:?}") };
+    assert!(why.to_string().contains("no way back"), "{why}");
+    universe.with(|truth| truth.holds = BTreeMap::from([(name("data"), name("schema"))]));
+    let plan = propose(&desk.world, &restore(&made.scope)).await.unwrap().priced.plan;
+    let schema = Place::local(name("schema"));
+    assert!(!plan.steps.iter().any(|step| step.place.as_ref() == Some(&schema)), "{plan:?}");
+    assert_eq!(plan.ends_at.get(&schema), Some(&Revision::exact("good")));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cache_is_cleared_once_everything_else_is_back_and_before_it_is_filled_again() {
     for readers in [Readers::Hot, Readers::Restart, Readers::Stop] {
         let mut made = made(&["cache", "code", "schema", "web"]);

@@ -89,6 +89,8 @@ pub struct Truth {
     /// What holds what else: the one restored whole brings the other back.
     pub holds: BTreeMap<ComponentId, ComponentId>,
     pub empties: BTreeMap<ComponentId, Loss>,
+    /// Those with no way of their own to anything else.
+    pub stuck: BTreeSet<ComponentId>,
     /// What is ready beside the live.
     pub staged: BTreeSet<(Place, Revision)>,
     /// What was set aside, by place, and what tidying it comes to.
@@ -135,6 +137,7 @@ impl Universe {
             serves: BTreeSet::new(),
             holds: BTreeMap::new(),
             empties: BTreeMap::new(),
+            stuck: BTreeSet::new(),
             staged: BTreeSet::new(),
             aside: BTreeMap::new(),
         };
@@ -371,6 +374,9 @@ impl Component for Fake {
     }
 
     fn propose(&self, wish: &Wish, _: &Inventory) -> Result<Vec<Draft>, CannotPlan> {
+        if self.universe.with(|truth| truth.stuck.contains(&wish.place.component)) {
+            return Err(CannotPlan { place: wish.place.clone(), why: "no way back".to_owned() });
+        }
         let action = match &wish.want {
             Want::Revision { revision, capture } => {
                 Action::Restore { to: revision.clone(), from: capture.clone().map(CaptureRef::Known) }

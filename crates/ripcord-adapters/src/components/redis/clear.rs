@@ -120,8 +120,8 @@ impl Cache {
                 format!("{}; flushed", everything_was(&about, what, session.database))
             }
         };
-        let loss = step.place.as_ref().map(|place| self.loss(place, &counted, &about, session.database));
-        let lost = loss.filter(|loss| !loss.is_none());
+        // Told also where it is none: a step that does not tell is taken for one that was not counted.
+        let lost = step.place.as_ref().map(|place| self.loss(place, &counted, &about, session.database));
         Ok(Proof { lost, ..Proof::of(self.server.redactor().clean(&found)) })
     }
 
