@@ -200,10 +200,9 @@ impl Touch {
 }
 
 /// The places that will change, and those that should and have no way of their own to, with why.
-fn touched(
-    asked: &Asked<'_>,
-    left_alone: &mut Vec<LeftAlone>,
-) -> Result<(BTreeMap<Place, Touch>, BTreeMap<Place, NoPlan>), NoPlan> {
+type Touched = (BTreeMap<Place, Touch>, BTreeMap<Place, NoPlan>);
+
+fn touched(asked: &Asked<'_>, left_alone: &mut Vec<LeftAlone>) -> Result<Touched, NoPlan> {
     let scope = asked.rung.scope();
     if let Some(component) = scope.iter().find(|id| !asked.application.components.contains_key(*id)) {
         return Err(NoPlan::NoSuchComponent { component: component.clone() });

@@ -4,10 +4,13 @@
 //! only then, in one transaction that keeps newcomers waiting and ends the sessions there are, gives the live one another name,
 //! `<db>_before_<run>`, and the new one its name: at each instant there is one whole database under the live name, old or new.
 //! The rows that the former database has and the restored one lacks are written to `<db>.salvage-<run>/`.
+//! Where a capture holds no dump, or a moment after it is wanted, the rows come from the server's own archive: a throw-away server
+//! is recovered beside, dumped and gone, and all else is the same.
 //! Source: PostgreSQL manual, ALTER DATABASE: the current database cannot be renamed, so the exchange is made from another one;
 //! `dbcommands.c`, RenameDatabase: the lock it takes is the one every new session waits for.
 
 mod act; // the steps
+mod archive; // base backups and the segments of the log
 mod attend; // one work on a database at a time
 mod capture; // a dump that is whole, and what it must turn out to be
 mod catalog; // what the server says of a database
@@ -16,9 +19,13 @@ mod facts; // what is recorded beside a dump
 mod loss; // what going back would lose, by the server's statistics
 mod names; // names of ours beside the live one
 mod preflight; // whether it can be done, asked beforehand
+mod reach; // whether the archive reaches a moment
+mod recover; // a recovery, from being fit for it to a dump
 mod restore; // the new database, built beside
 mod salvage; // what is given up, for people
 mod schema; // what is defined in a database, comparable
+mod side; // a throw-away server, recovered to a moment
+mod source; // where the rows of a restore come from
 mod swap; // the exchange of names
 mod upkeep; // databases that were kept long enough
 
@@ -36,7 +43,9 @@ use ripcord_core::{
 use schemars::JsonSchema;
 use serde::Deserialize;
 
+use self::archive::ArchiveSettings;
 use self::catalog::{Listed, State, System};
+use self::reach::Archive;
 use super::files::captures::Captures;
 use super::files::{ReadersSetting, Stop, outcome};
 use crate::postgres::{Connection, PgError, Server, Session, Way};
@@ -70,6 +79,10 @@ pub struct Settings {
     /// How far a capture is proven before anything relies on it: `restored` (the default) or `listed`.
     #[serde(default)]
     pub prove: ProveSetting,
+    /// The server's archive of its write-ahead log, where this machine has it: a way back to captures without a dump, and to moments
+    /// between captures.
+    #[serde(default)]
+    pub archive: Option<ArchiveSettings>,
 }
 
 impl ComponentKind for Settings {
@@ -89,7 +102,9 @@ readers: stop
     };
 
     fn check(&self) -> Vec<Mistake> {
-        self.connection.check("connection")
+        let mut mistakes = self.connection.check("connection");
+        mistakes.extend(self.archive.iter().flat_map(|archive| archive.check("archive")));
+        mistakes
     }
 
     fn nature(&self) -> Nature {
@@ -103,6 +118,7 @@ readers: stop
             directory: cx.base.join(directory),
             readers: self.readers.unwrap_or(ReadersSetting::Stop).into(),
             prove: self.prove,
+            archive: self.archive.as_ref().map(|archive| Archive::new(archive, cx)),
             keep: cx.keep_aside,
             captures: Captures::new(id, cx),
         }))
@@ -114,6 +130,7 @@ struct Postgres {
     directory: PathBuf,
     readers: Readers,
     prove: ProveSetting,
+    archive: Option<Archive>,
     keep: Duration,
     captures: Captures,
 }
@@ -182,8 +199,10 @@ impl Component for Postgres {
             (_, None) => return Err(cannot("no capture holds it")),
             (_, Some(capture)) => {
                 let rows = survey.losses.iter().find(|(id, _)| id == capture).map_or(0, |(_, loss)| loss.total_rows());
+                let until =
+                    self.until().map_or(String::new(), |moment| format!(", gone on to {moment} from the archive,"));
                 format!(
-                    "restore {name} from {capture} beside the live one, end all sessions, exchange the two by name, keep the \
+                    "restore {name} from {capture}{until} beside the live one, end all sessions, exchange the two by name, keep the \
                      former, and write the {rows} rows changed since to files"
                 )
             }
@@ -266,7 +285,7 @@ impl Postgres {
         };
         let state = match looking.await {
             Ok(state) => {
-                let revision = revision_of(&listed, &state, &desk.system);
+                let revision = self.revision_of(&listed, &state, &desk.system);
                 Ok((state, revision))
             }
             // The server answers, and only this database of it does not: that it can be replaced is what we are for.
@@ -275,13 +294,22 @@ impl Postgres {
         };
         Ok(Some(Found { listed, state }))
     }
-}
 
-/// What it was restored to, if nothing was written to it since; else what its state says.
-fn revision_of(listed: &Listed, state: &State, system: &System) -> Revision {
-    match listed.restored() {
-        Some(restored) if restored.state == state.digest() => restored.revision,
-        _ => state.revision(&system.identifier),
+    /// What it was restored to, if nothing was written to it since; else what its state says. One that has gone on to another moment
+    /// than settings name now is not there yet; once they name none, it is where it was taken.
+    fn revision_of(&self, listed: &Listed, state: &State, system: &System) -> Revision {
+        let until = self.until();
+        match listed.restored() {
+            Some(restored) if restored.state == state.digest() && (until.is_none() || restored.until == until) => {
+                restored.revision
+            }
+            _ => state.revision(&system.identifier),
+        }
+    }
+
+    /// The moment that restores go on to.
+    fn until(&self) -> Option<String> {
+        self.archive.as_ref()?.until.map(|until| until.to_string())
     }
 }
 

@@ -30,7 +30,7 @@ const ROWS: usize = 100;
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Settings {
     /// The server and the database. Of the right to read statistics (`GRANT pg_monitor TO ..`) need all measures of others' sessions.
-    pub connection: Connection,
+    pub connection: Box<Connection>,
     /// The value is the first column of the first row; `true` is 1. It goes through row-level security like anybody's.
     #[serde(default)]
     pub query: Option<String>,

@@ -56,7 +56,7 @@ pub struct Settings {
     pub celery: Option<Text>,
     /// A table of jobs in a database, instead of Redis.
     #[serde(default)]
-    pub jobs: Option<Jobs>,
+    pub jobs: Option<Box<Jobs>>,
     #[serde(default)]
     pub measure: Measure,
     /// For `measure: change`: over how long. A minute, unless it is said.
@@ -198,11 +198,11 @@ measure: stalled
 
     fn build(&self, id: &SignalId, cx: &BuildCx) -> Result<Arc<dyn Signal>, BuildError> {
         let place = match &self.jobs {
-            Some(jobs) => Where::Table(Table {
-                jobs: jobs.clone(),
+            Some(jobs) => Where::Table(Box::new(Table {
+                jobs: Jobs::clone(jobs),
                 server: jobs.connection.as_ref().map(|connection| crate::postgres::Server::new(connection, cx)),
                 file: cx.base.join(jobs.sqlite.clone().unwrap_or_default()),
-            }),
+            })),
             None => {
                 let queue = self.named().ok_or_else(|| BuildError::new(id, "it is not one queue that is named"))?;
                 Where::Redis(queue, Server::new(&self.reach(), cx).map_err(|why| BuildError::new(id, why))?)
@@ -216,7 +216,7 @@ measure: stalled
 
 enum Where {
     Redis(Queue, Server),
-    Table(Table),
+    Table(Box<Table>),
 }
 
 struct Table {

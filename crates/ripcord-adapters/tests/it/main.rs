@@ -30,6 +30,8 @@ mod real_etcd;
 #[cfg(feature = "real")]
 mod real_migrations;
 #[cfg(feature = "real")]
+mod real_pitr;
+#[cfg(feature = "real")]
 mod real_postgres;
 #[cfg(feature = "real")]
 mod real_redis;

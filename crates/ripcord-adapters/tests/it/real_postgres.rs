@@ -1,6 +1,6 @@
 //! PostgreSQL databases on a real server: used by others while they are captured and restored.
 
-mod faults; // kills, damage, and who may not
+pub mod faults; // kills, damage, and who may not
 pub mod server;
 mod whole; // what is equal afterwards, and what is accounted for
 
@@ -36,7 +36,7 @@ fn found(site: &Path, name: &str) {
 }
 
 /// Everything in a database, as its user sees it.
-fn content(server: &Server, database: &str) -> String {
+pub fn content(server: &Server, database: &str) -> String {
     let sql = r#"SELECT format('SELECT %L, count(*), md5(string_agg(t::text, chr(10) ORDER BY t::text)) FROM %I.%I t', n.nspname || '.' || relname, n.nspname, relname)
         FROM pg_class c JOIN pg_namespace n ON n.oid = relnamespace WHERE relkind = 'r' AND nspname !~ '^pg_' AND nspname <> 'information_schema' ORDER BY 1 \gexec"#;
     match server.try_sql(database, sql) {
@@ -54,7 +54,7 @@ const GOOD: &str = "
     INSERT INTO orders (what, cents) SELECT 'good ' || n, n FROM generate_series(1, 10) n;
     INSERT INTO big SELECT n, (SELECT string_agg(md5(n::text || m), '') FROM generate_series(1, 130) m) FROM generate_series(1, 60) n;";
 
-const BAD: &str = "
+pub const BAD: &str = "
     CREATE TABLE IF NOT EXISTS added (x int);
     DELETE FROM orders WHERE id > 8; UPDATE orders SET cents = 666 WHERE id = 1;
     INSERT INTO orders (id, what, cents) OVERRIDING SYSTEM VALUE VALUES (100, 'bad', 1), (101, 'bad', 2);
@@ -92,7 +92,7 @@ impl Rig for Database {
 }
 
 /// A site about a new database of `server`, with a name made from `stem`.
-fn site(server: &Server, stem: &str) -> (Site, String) {
+pub fn site(server: &Server, stem: &str) -> (Site, String) {
     let name = fresh(stem);
     (site_named(server, &name), name)
 }

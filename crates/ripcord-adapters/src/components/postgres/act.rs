@@ -7,7 +7,9 @@ use ripcord_core::{
     Wanted,
 };
 
+use super::reach::Reach;
 use super::restore::Job;
+use super::source::recovering;
 use super::{Desk, Found, Postgres, ProveSetting, catalog, names};
 use crate::components::files::Stop;
 use crate::postgres::PgError;
@@ -39,32 +41,52 @@ impl Postgres {
             Err(error) => return Err(error.into()),
         };
         let mut survey = Survey::new(place.clone(), seen, desk.target());
-        survey.label = found.as_ref().map(|found| label(&desk, found));
+        let trouble = self.archive_trouble(&desk).await.map_or(String::new(), |why| format!("; its archive: {why}"));
+        survey.label = found.as_ref().map(|found| label(&desk, found) + &trouble);
+        let mut longest = Duration::ZERO;
         for one in wanted {
-            let (available, about) = self.available(one).await?;
+            let Looked { available, about, recovering } = self.available(&desk, one).await?;
+            longest = longest.max(recovering);
             if let (Some(id), Some(about)) = (&one.capture, about) {
                 survey.losses.push((id.clone(), self.loss(&place.to_string(), found.as_ref(), &about, id)));
             }
             survey.available.push((one.clone(), available));
         }
-        survey.reckoned = found.as_ref().map(|found| reckoned(found.listed.bytes));
+        survey.reckoned = found.as_ref().map(|found| reckoned(found.listed.bytes) + longest);
         Ok(survey)
     }
 
-    /// Whether a wanted revision can be had, and what is recorded beside its dump.
-    async fn available(&self, wanted: &Wanted) -> Result<(Available, Option<super::facts::About>), Failure> {
+    /// Whether a wanted revision can be had, what is recorded beside its dump, and what a recovery would take.
+    async fn available(&self, desk: &Desk, wanted: &Wanted) -> Result<Looked, Failure> {
+        let looked = |available| Looked { available, about: None, recovering: Duration::ZERO };
         if wanted.revision == Revision::Absent {
-            return Ok((Available::Here { how: "the database is taken away, and kept".to_owned() }, None));
+            return Ok(looked(Available::Here { how: "the database is taken away, and kept".to_owned() }));
         }
-        let (captures, wanted) = (self.captures.clone(), wanted.clone());
-        let looked =
-            crate::components::files::blocking(move |_| (captures.available(&wanted), captures.wanted(&wanted)))
-                .await?;
-        let (Available::Here { how }, Some(Ok(made))) = looked else { return Ok((looked.0, None)) };
-        match self.about_of(made).await {
-            Ok(about) => Ok((Available::Here { how }, Some(about))),
-            Err(failure) => Ok((Available::Missing { why: failure.what }, None)),
-        }
+        let (captures, of) = (self.captures.clone(), wanted.clone());
+        let (found, made) =
+            crate::components::files::blocking(move |_| (captures.available(&of), captures.wanted(&of))).await?;
+        let Some(Ok(made)) = made else { return Ok(looked(found)) };
+        let about = match (&found, self.about_of(made.clone()).await) {
+            (_, Ok(about)) => about,
+            (Available::Missing { .. }, Err(_)) => return Ok(looked(found)),
+            (_, Err(failure)) => return Ok(looked(Available::Missing { why: failure.what })),
+        };
+        let how = match &found {
+            Available::Here { .. } if !self.by_archive(&made) => {
+                return Ok(Looked { about: Some(about), ..looked(found) });
+            }
+            Available::Missing { .. } if self.archive.is_none() => return Ok(looked(found)),
+            Available::Here { how } => how.clone(),
+            Available::Missing { why } => format!("though its dump cannot be had ({why})"),
+        };
+        Ok(match self.route(desk, &about, &made, Reach::Look).await {
+            Ok(route) => Looked {
+                available: Available::Here { how: format!("{how}, by {}", route.words()) },
+                about: Some(about),
+                recovering: recovering(&route),
+            },
+            Err(failure) => looked(Available::Missing { why: failure.what }),
+        })
     }
 
     pub(super) async fn about_of(&self, made: ripcord_core::Made) -> Result<super::facts::About, Failure> {
@@ -173,24 +195,33 @@ impl Postgres {
         let made = made.ok_or_else(|| Failure::never("no capture of it was ever made"))??;
         let about = self.about_of(made.clone()).await?;
         self.preflight(&desk, live.as_ref(), &about, &made).await?;
-        // Reads every byte of it back.
-        let dump = self.unpacked(&made, &format!("{}-proof", before.key.file_name())).await?;
-        let tables = self.listed(&desk, &about, &dump.0).await?;
-        let takes = reckoned(about.bytes);
+        // Reads every byte of it back, or looks at every segment.
+        let file = format!("{}-proof", before.key.file_name());
+        let source = self.source(&desk, cx, &about, &made, &file).await?;
+        let takes = reckoned(about.bytes) + source.takes();
         if self.prove == ProveSetting::Listed || takes > cx.limit / 2 {
             let why = match self.prove {
                 ProveSetting::Listed => "as `prove: listed` says".to_owned(),
                 ProveSetting::Restored => format!("which would take about {}", ripcord_core::human(takes)),
             };
-            return Ok(Proof::of(format!("read back, {tables} tables listed; not restored on trial, {why}")));
+            return Ok(Proof::of(format!("{}; not restored on trial, {why}", source.seen())));
         }
         let name = names::trial(desk.database(), &before.key);
-        let built = self.build(&desk, cx, &about, &dump.0, &name, before).await;
+        let dumped = self.dump_of(&desk, cx, &about, source, (&file, before)).await?;
+        let built = self.build(&desk, cx, &about, &dumped, &name, before).await;
         let dropped = super::restore::drop_scratch(&desk, &name).await;
         built?;
         dropped?;
-        Ok(Proof::of(format!("restored to a scratch database and compared: {}", about.label())))
+        let from = dumped.from.map_or(String::new(), |from| format!("{from}, "));
+        Ok(Proof::of(format!("{from}restored to a scratch database and compared: {}", about.label())))
     }
+}
+
+/// What was found of a wanted revision.
+struct Looked {
+    available: Available,
+    about: Option<super::facts::About>,
+    recovering: Duration,
 }
 
 /// How far a restore has come.

@@ -12,14 +12,17 @@ use ripcord_core::{Before, CapturePurpose, Cx, Digest, Failure, Made, Proof, Rev
 use ripcord_vault::{Manifest, Source};
 use tokio::sync::mpsc;
 
+use super::archive::Holding;
 use super::catalog::{self, State};
 use super::facts::{self, ABOUT, About, DUMP};
-use super::{Desk, Postgres, preflight, revision_of, schema};
+use super::reach::is_point;
+use super::source::arriving;
+use super::{Desk, Postgres, preflight, schema};
 use crate::components::disk::room;
 use crate::components::files::captures::{self, vault_failure};
 use crate::components::files::{blocking, point, remove_file};
 use crate::hosts::{Take, within};
-use crate::postgres::{Ended, PgError, Session, argument, as_argument};
+use crate::postgres::{Ended, PgError, Program, Session, argument, as_argument};
 
 /// How long `pg_dump` waits for a table that somebody has locked.
 const LOCKED: &str = "--lock-wait-timeout=60s";
@@ -38,16 +41,63 @@ impl Postgres {
         let program = self.server.program(&desk.way, "pg_dump", desk.system.major()).await?;
         // Before the snapshot: what is written in between makes the next state another one, and is never taken for captured.
         let state = catalog::state(&session).await?;
-        let revision = revision_of(&listed, &state, &desk.system);
+        let revision = self.revision_of(&listed, &state, &desk.system);
         let restore_point = restore_point(&desk, before).await;
+        let question = format!("SELECT {}::text", position(&desk));
+        let row = session.query_one(&question, &[]).await.map_err(PgError::from)?;
+        let lsn: String = row.get(0);
         session.batch_execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY").await.map_err(PgError::from)?;
         let row = session.query_one("SELECT pg_export_snapshot()", &[]).await.map_err(PgError::from)?;
         let snapshot: String = row.get(0);
         let mut about = described(&desk, &session, state, revision, program.major).await?;
+        // Nothing of anybody's is in the log between the two, and nobody had anything in hand.
+        about.quiet = about.lsn == lsn && about.state.unsettled.is_none();
         about.restore_point = restore_point;
         about.bytes = listed.bytes;
         let text = serde_json::to_vec(&about).map_err(|error| Failure::never(error.to_string()))?;
+        let about_it = Source::Bytes { path: ABOUT.to_owned(), bytes: text, mode: 0o600 };
         point("capture");
+        let (manifest, also) = match &self.archive {
+            Some(archive) if archive.captures == Holding::Point => {
+                session.close().await;
+                // It is only a capture where the archive has all of it.
+                let route = self.way_to(&desk, &about, None, arriving(cx)).await?;
+                (self.store(cx, before, vec![about_it]).await?, format!(", without a dump: {}", route.words()))
+            }
+            archive => {
+                let manifest = self.dump(cx, &desk, &program, &snapshot, about_it, before).await?;
+                session.close().await;
+                let also = match archive {
+                    None => String::new(),
+                    Some(_) => match self.way_to(&desk, &about, None, arriving(cx)).await {
+                        Ok(route) => format!(", and to be had by {}", route.words()),
+                        Err(failure) => format!("; not to be had from the archive: {}", failure.what),
+                    },
+                };
+                (manifest, also)
+            }
+        };
+        let made = captures::made(about.revision.clone(), Some(about.label()), &manifest)?;
+        if purpose == CapturePurpose::Protective && !is_point(&made) {
+            let file = self.unpacked(&made, &before.key.file_name()).await?;
+            self.listed(&desk, &about, &file.0).await?;
+        }
+        let point = about.restore_point.map_or(String::new(), |name| format!(", restore point {name}"));
+        let label = made.label.clone().unwrap_or_default();
+        let found = format!("{} captured and read back: {label}{point}{also}", desk.database());
+        Ok(Proof { capture: Some(made), ..Proof::of(found) })
+    }
+
+    /// Streams a dump of the exported snapshot into the vault.
+    async fn dump(
+        &self,
+        cx: &Cx,
+        desk: &Desk,
+        program: &Program,
+        snapshot: &str,
+        about_it: Source,
+        before: &Before,
+    ) -> Result<Manifest, Failure> {
         let arguments = [
             "--format=custom".to_owned(),
             "--compress=0".to_owned(),
@@ -62,7 +112,6 @@ impl Postgres {
         let finish = move || told.recv().unwrap_or_else(|_| Err("the call was given up".to_owned()));
         let reader = Box::new(Pieces { read, left: vec![], at: 0 });
         let dump = Source::Producer { path: DUMP.to_owned(), mode: 0o600, reader, finish: Box::new(finish) };
-        let about_it = Source::Bytes { path: ABOUT.to_owned(), bytes: text, mode: 0o600 };
         let dumping = async {
             let how = program.run(&arguments, within(cx.limit), Take::Pass(pieces)).await;
             let verdict = match &how {
@@ -77,17 +126,7 @@ impl Postgres {
             // Where the vault gave up first, `pg_dump` ended because nobody read it any more.
             return Err(stored.err().filter(|stored| !stored.what.contains(&failure.what)).unwrap_or(failure));
         }
-        let manifest = stored?;
-        session.close().await;
-        let made = captures::made(about.revision.clone(), Some(about.label()), &manifest)?;
-        if purpose == CapturePurpose::Protective {
-            let file = self.unpacked(&made, &before.key.file_name()).await?;
-            self.listed(&desk, &about, &file.0).await?;
-        }
-        let point = about.restore_point.map_or(String::new(), |name| format!(", restore point {name}"));
-        let found =
-            format!("{} captured and read back: {}{point}", desk.database(), made.label.clone().unwrap_or_default());
-        Ok(Proof { capture: Some(made), ..Proof::of(found) })
+        stored
     }
 
     async fn store(&self, cx: &Cx, before: &Before, sources: Vec<Source>) -> Result<Manifest, Failure> {
@@ -165,6 +204,14 @@ async fn restore_point(desk: &Desk, before: &Before) -> Option<String> {
     }
 }
 
+/// Where the server is in its log, in SQL.
+fn position(desk: &Desk) -> &'static str {
+    match desk.system.standby {
+        true => "coalesce(pg_last_wal_replay_lsn(), '0/0')",
+        false => "pg_current_wal_insert_lsn()",
+    }
+}
+
 async fn described(
     desk: &Desk,
     session: &Session,
@@ -172,11 +219,12 @@ async fn described(
     revision: Revision,
     dumped_by: u32,
 ) -> Result<About, PgError> {
-    let position = match desk.system.standby {
-        true => "coalesce(pg_last_wal_replay_lsn(), '0/0')",
-        false => "pg_current_wal_insert_lsn()",
+    // What the last checkpoint says lags behind a promotion.
+    let timeline = match desk.system.standby {
+        true => "(SELECT timeline_id FROM pg_control_checkpoint())",
+        false => "('x' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8))::bit(32)::int4",
     };
-    let question = format!("SELECT {position}::text, (SELECT timeline_id FROM pg_control_checkpoint())");
+    let question = format!("SELECT {}::text, {timeline}", position(desk));
     let at = session.query_one(&question, &[]).await?;
     let lines = schema::lines(session).await?;
     let (structure, _) = schema::prints(&lines);
@@ -188,6 +236,7 @@ async fn described(
         dumped_by,
         lsn: at.try_get(0)?,
         timeline: at.try_get(1)?,
+        quiet: false,
         restore_point: None,
         revision,
         bytes: 0,

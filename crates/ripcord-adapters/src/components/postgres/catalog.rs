@@ -118,6 +118,9 @@ impl State {
 pub(super) struct Restored {
     pub(super) version: u16,
     pub(super) revision: Revision,
+    /// The moment after the capture that it has gone on to, where it has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) until: Option<String>,
     /// The step that restored it.
     pub(super) key: String,
     pub(super) at: Timestamp,

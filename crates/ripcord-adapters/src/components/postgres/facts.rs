@@ -29,6 +29,9 @@ pub(super) struct About {
     pub(super) dumped_by: u32,
     pub(super) lsn: String,
     pub(super) timeline: i32,
+    /// Whether nobody wrote while it was captured: then what the log has up to the position is what was captured, row for row.
+    #[serde(default)]
+    pub(super) quiet: bool,
     /// Its name in the write-ahead log, where the role may leave one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) restore_point: Option<String>,
@@ -51,6 +54,15 @@ pub(super) enum Rows {
     Counted(u64),
     /// By the server's last analysis; none where it never made one.
     Estimated(Option<u64>),
+}
+
+/// What a restored database must have in common with what was captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Same {
+    /// Its definitions, and as many rows in each table that was counted.
+    Rows,
+    /// Its definitions; its rows are of another moment.
+    Definitions,
 }
 
 impl About {
@@ -121,13 +133,13 @@ pub(super) async fn roles(session: &Session) -> Result<Vec<String>, PgError> {
 }
 
 /// Why a restored database is not what was captured; none where it is.
-pub(super) async fn differs(session: &Session, about: &About) -> Result<Option<String>, PgError> {
+pub(super) async fn differs(session: &Session, about: &About, same: Same) -> Result<Option<String>, PgError> {
     let lines = schema::lines(session).await?;
     if schema::prints(&lines).0 != about.structure {
         let what = schema::differing(&about.lines, &lines).join("; ");
         return Ok(Some(format!("its definitions are not the captured ones: {what}")));
     }
-    for (name, rows) in &about.tables {
+    for (name, rows) in about.tables.iter().filter(|_| same == Same::Rows) {
         let Rows::Counted(captured) = rows else { continue };
         // A schema's name may have a dot in it, so the table is found by the whole.
         let question = "SELECT n.nspname::text, c.relname::text FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace \

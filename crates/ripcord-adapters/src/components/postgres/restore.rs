@@ -7,14 +7,13 @@
 //! <db>_before_<run>, settled                           done
 //! ```
 
-use std::path::Path;
-
 use ripcord_core::{Before, CaptureRef, Cx, Failure, Loss, Made, Proof, Retry, Revision};
 
 use super::act::Progress;
 use super::catalog::{self, Aside, Building, Listed, Restored};
 use super::facts::{self, About};
 use super::salvage::Salvage;
+use super::source::Dumped;
 use super::{Desk, Postgres, names};
 use crate::components::files::{Stop, point};
 use crate::components::tool::poll;
@@ -70,6 +69,7 @@ impl Postgres {
         let about = self.about_of(made.clone()).await?;
         self.preflight(&desk, listed.as_ref(), &about, &made).await?;
         let ready = self.ready(&desk, job, &about, &made, &building).await;
+        let from = ready.as_ref().ok().cloned().flatten().map_or(String::new(), |from| format!(", {from}"));
         if let Err(failure) = ready {
             // What is left of it stays for the next try, or is tidied away, where it cannot be dropped now.
             if let Err(error) = drop_scratch(&desk, &building).await {
@@ -105,7 +105,7 @@ impl Postgres {
         let lost = lost.or_else(|| {
             listed.as_ref().map(|_| super::loss::uncounted(captured_at(&made), "the database cannot be read"))
         });
-        self.done(&desk, job, &format!("restored: {}", about.label()), lost).await
+        self.done(&desk, job, &format!("restored: {}{from}", about.label()), lost).await
     }
 
     /// What `former` has and `restored` lacks. None where the former cannot be read: it is set aside as it is, and that it is damaged
@@ -129,21 +129,31 @@ impl Postgres {
         }
     }
 
-    /// The new database, built or found ready.
-    async fn ready(&self, desk: &Desk, job: Job<'_>, about: &About, made: &Made, name: &str) -> Result<(), Failure> {
+    /// The new database, built or found ready; where its rows came from, if not from the capture's dump.
+    async fn ready(
+        &self,
+        desk: &Desk,
+        job: Job<'_>,
+        about: &About,
+        made: &Made,
+        name: &str,
+    ) -> Result<Option<String>, Failure> {
         let there = catalog::find(&desk.control, name).await?;
         let is_ready = |one: &Listed| {
             one.building().is_some_and(|building| building.ready && building.key == job.key())
-                && one.restored().is_some_and(|restored| restored.revision == *job.to)
+                && one.restored().is_some_and(|restored| restored.revision == *job.to && restored.until == self.until())
         };
         if there.as_ref().is_some_and(is_ready) {
-            return Ok(());
+            return Ok(None);
         }
-        let dump = self.unpacked(made, &job.before.key.file_name()).await?;
-        self.listed(desk, about, &dump.0).await?;
-        self.build(desk, job.cx, about, &dump.0, name, job.before).await?;
-        drop(dump);
-        self.finish(desk, job, name).await
+        let file = job.before.key.file_name();
+        let source = self.source(desk, job.cx, about, made, &file).await?;
+        let dumped = self.dump_of(desk, job.cx, about, source, (&file, job.before)).await?;
+        self.build(desk, job.cx, about, &dumped, name, job.before).await?;
+        let from = dumped.from;
+        drop(dumped.dump);
+        self.finish(desk, job, name).await?;
+        Ok(from)
     }
 
     /// Builds the captured database under a name of ours and compares it with what was captured.
@@ -152,7 +162,7 @@ impl Postgres {
         desk: &Desk,
         cx: &Cx,
         about: &About,
-        dump: &Path,
+        dumped: &Dumped,
         name: &str,
         before: &Before,
     ) -> Result<(), Failure> {
@@ -172,7 +182,7 @@ impl Postgres {
             "--no-password".to_owned(),
             format!("--jobs={jobs}"),
             format!("--dbname={}", as_argument(name)),
-            argument(dump),
+            argument(&dumped.dump.0),
         ];
         point("load");
         match program.run(&arguments, within(cx.limit), Take::Keep).await {
@@ -187,7 +197,7 @@ impl Postgres {
         point("loaded");
         let session = self.server.connect(&desk.way, name).await?;
         session.batch_execute("ANALYZE").await.map_err(PgError::from)?;
-        let differs = facts::differs(&session, about).await?;
+        let differs = facts::differs(&session, about, dumped.same).await?;
         session.close().await;
         match differs {
             None => Ok(()),
@@ -219,6 +229,7 @@ impl Postgres {
         let restored = Restored {
             version: 1,
             revision: job.to.clone(),
+            until: self.until(),
             key: job.key(),
             at: job.cx.now,
             state: state.digest(),

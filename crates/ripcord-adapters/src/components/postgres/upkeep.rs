@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use ripcord_core::{Cx, Failure, Place};
 
 use super::catalog::Listed;
-use super::{Desk, Postgres, catalog, names};
+use super::{Desk, Postgres, catalog, names, side};
 use crate::components::files::{Live, blocking, point};
 use crate::components::tidy::{Names, Ours, Sweep};
 use crate::postgres::{PgError, quoted};
@@ -21,6 +21,7 @@ impl Postgres {
         let desk = self.desk().await?;
         desk.attend(cx.limit.min(Duration::from_secs(30))).await?;
         let mut removed = self.sweep_files(cx, place, before, &desk).await?;
+        removed.extend(self.sweep_servers(before, &desk).await?);
         let all = catalog::listed(&desk.control, desk.database(), names::prefix(desk.database())).await?;
         let mut failed = None;
         for one in all.iter().filter(|one| may_go(desk.database(), one, before)) {
@@ -43,6 +44,20 @@ impl Postgres {
             Some(error) if removed.is_empty() => Err(error.into()),
             _ => Ok(removed),
         }
+    }
+
+    /// Servers beside that a killed call had made, which may still run where the machine could not tell them to end.
+    async fn sweep_servers(&self, before: Timestamp, desk: &Desk) -> Result<Vec<String>, Failure> {
+        let Some(archive) = &self.archive else { return Ok(vec![]) };
+        let (side, prefix) = (archive.side.clone(), side::prefix(desk));
+        let mut removed = vec![];
+        for (path, changed) in blocking(move |_| side::left(&side, &prefix)).await?? {
+            if Timestamp::new(changed, 0).is_ok_and(|changed| changed < before) {
+                side::clear(&path).await?;
+                removed.push(path.display().to_string());
+            }
+        }
+        Ok(removed)
     }
 
     /// Captures that a killed call had unpacked.

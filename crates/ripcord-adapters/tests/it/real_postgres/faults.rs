@@ -25,7 +25,7 @@ fn failed(outcome: Outcome) -> Failure {
 }
 
 /// A capture like another, with its dump and what is recorded beside it changed; on the record, and whole as far as the vault knows.
-fn altered(
+pub fn altered(
     site: &Site,
     like: &Made,
     id: u64,

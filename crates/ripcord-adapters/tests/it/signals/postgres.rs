@@ -133,7 +133,6 @@ async fn policies_hold_for_a_query_and_others_are_not_seen_without_the_right() {
     case.bench.secret("wrong", "not the password");
     let text = why(read(&*case.bench.signal("postgres", &wrong)).await);
     assert!(text.contains("lets nobody into") && !text.contains("not the password"), "{text}");
-    drop(signal);
     case.sql(&format!("DROP OWNED BY {role}; DROP ROLE {role}"));
 }
 
