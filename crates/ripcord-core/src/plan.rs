@@ -168,10 +168,16 @@ pub enum Action {
     Check {
         check: CheckId,
     },
+    /// What only the component knows. Where it is told the most that it may lose, that stands under [`Action::CEILING`].
     Own {
         what: String,
         with: Value,
     },
+}
+
+impl Action {
+    /// The name of a loss in `with` that may grow by the time somebody approves, as the plan's own ceiling may.
+    pub const CEILING: &str = "ceiling";
 }
 
 /// Why a capture is taken.
@@ -320,10 +326,22 @@ pub fn covers(approved: &Plan, replanned: &Plan, loss_now: &Loss) -> bool {
         && approved.rung == replanned.rung
         && approved.to == replanned.to
         && approved.config == replanned.config;
-    let effect = |step: &Step| (step.place.clone(), step.action.clone(), step.destroys, step.kind.clone());
+    let effect = |step: &Step| (step.place.clone(), deed(&step.action), step.destroys, step.kind.clone());
     let shown: Vec<_> = approved.steps.iter().map(effect).collect();
     let subset = replanned.steps.iter().filter(|step| step.acts()).all(|step| shown.contains(&effect(step)));
     same_aim && subset && approved.loss_at_most.covers(loss_now)
+}
+
+/// What an action does, without how much it may lose: that is agreed to for the plan as a whole, and more is written every moment.
+fn deed(action: &Action) -> Action {
+    match action {
+        Action::Own { what, with: Value::Object(with) } => {
+            let with = with.iter().filter(|(name, _)| *name != Action::CEILING);
+            let with = with.map(|(name, value)| (name.clone(), value.clone())).collect();
+            Action::Own { what: what.clone(), with: Value::Object(with) }
+        }
+        other => other.clone(),
+    }
 }
 
 /// How long steps took before, by place and phase: the estimate's source. Newest first.
@@ -406,4 +424,20 @@ pub struct Consent {
     pub plan: Digest,
     pub loss: Loss,
     pub at: Timestamp,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_action_of_a_components_own_is_the_same_whatever_it_may_lose_by_now() {
+        let own = |to: &str, rows: u64| {
+            let with = serde_json::json!({ "to": to, "ceiling": { "rows": { "orders": rows } } });
+            deed(&Action::Own { what: "migrate".to_owned(), with })
+        };
+        assert_eq!(own("0003", 10), own("0003", 12));
+        assert_ne!(own("0003", 10), own("0002", 10));
+        assert_ne!(deed(&Action::Stop), deed(&Action::Start));
+    }
 }

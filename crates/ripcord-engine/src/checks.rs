@@ -18,7 +18,7 @@ pub struct Given {
     pub baseline: Option<f64>,
 }
 
-/// The longest one reading of a check may take.
+/// The longest one reading of a check may take, unless its signal says that it takes longer.
 const READ: Duration = Duration::from_secs(10);
 
 /// Polls the check until `passes` readings in a row satisfy it, or its time is over.
@@ -26,20 +26,29 @@ const READ: Duration = Duration::from_secs(10);
 /// Only readings begun after the call count: evidence is younger than the deed it proves. At the end of its time a check that
 /// last saw its assertion false has failed; one that last saw no data, a failing observer or too few samples is inconclusive. A
 /// reading that only the end of that time cut short saw nothing, so what was seen before it counts.
-pub async fn run(signal: &Arc<dyn Signal>, spec: &CheckSpec, cx: &Cx, given: &Given) -> Check {
-    let deadline = Instant::now() + spec.within;
+pub async fn run(
+    signal: &Arc<dyn Signal>,
+    spec: &CheckSpec,
+    timeout: Option<Duration>,
+    cx: &Cx,
+    given: &Given,
+) -> Check {
+    let read = timeout.unwrap_or(READ).max(READ);
+    let (start, deadline) = (Instant::now(), Instant::now() + spec.within);
     let mut backoff = Backoff::default();
     let mut in_a_row = 0;
     let mut failed = None;
     loop {
         let began = Instant::now();
-        let limit = READ.min(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100)));
-        let cx = Cx { limit, ..cx.clone() };
+        let limit = read.min(deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(100)));
+        // What a signal counts since its reading before needs to know how long that is.
+        let now = cx.now.saturating_add(began - start).unwrap_or(cx.now);
+        let cx = Cx { limit, now, ..cx.clone() };
         let reading = tokio::time::timeout(limit, signal.read(&cx)).await;
         let reading = reading
             .unwrap_or_else(|_| Reading::Failed { why: format!("no answer within {}", ripcord_core::human(limit)) });
         // A signal may give itself less than it was given, to be able to say so.
-        let cut_short = limit < READ && began.elapsed() >= limit / 2;
+        let cut_short = limit < read && began.elapsed() >= limit / 2;
         let verdict = match (judge(&reading, spec, given), failed.take()) {
             (Check::Inconclusive { .. }, Some(failed)) if cut_short => failed,
             (verdict, _) => verdict,
@@ -197,7 +206,7 @@ mod tests {
         };
         let app = ripcord_core::AppId { application: "shop".parse().unwrap(), environment: "test".parse().unwrap() };
         let cx = Cx { app, now: Timestamp::UNIX_EPOCH, limit: READ, run: None, version: None };
-        run(&signal, &spec, &cx, &Given { version: Some("v1".into()), baseline: None }).await
+        run(&signal, &spec, None, &cx, &Given { version: Some("v1".into()), baseline: None }).await
     }
 
     #[tokio::test(start_paused = true)]
@@ -226,6 +235,59 @@ mod tests {
         // Nothing was ever seen.
         let hangs = slow_verdict(vec![answer(200, "v1")], 1, Duration::from_secs(60)).await;
         assert!(matches!(hangs, Check::Inconclusive { .. }));
+    }
+
+    /// How long it is since the first reading, by what readings are told; each takes its time.
+    struct Age(Mutex<Option<Timestamp>>, Duration);
+
+    impl Signal for Age {
+        fn unit(&self) -> Unit {
+            Unit::Seconds
+        }
+        fn fields(&self) -> &'static [&'static str] {
+            &[]
+        }
+        fn read<'a>(&'a self, cx: &'a Cx) -> Fut<'a, Reading> {
+            Box::pin(async move {
+                tokio::time::sleep(self.1).await;
+                let first = *self.0.lock().unwrap().get_or_insert(cx.now);
+                Reading::of(Sample::new(cx.now, ripcord_core::between(first, cx.now).as_secs_f64()))
+            })
+        }
+        fn query(&self) -> String {
+            "age".to_owned()
+        }
+    }
+
+    async fn age(assert: &str, takes: Duration, timeout: Option<Duration>) -> Check {
+        let signal: Arc<dyn Signal> = Arc::new(Age(Mutex::default(), takes));
+        let spec = CheckSpec {
+            id: CheckId::new("age").unwrap(),
+            signal: SignalId::new("age").unwrap(),
+            assert: Guard::new(assert).unwrap(),
+            stage: Stage::Open,
+            within: Duration::from_secs(30),
+            passes: 1,
+            at_least: None,
+            every: Duration::from_millis(100),
+        };
+        let app = ripcord_core::AppId { application: "shop".parse().unwrap(), environment: "test".parse().unwrap() };
+        let cx = Cx { app, now: Timestamp::UNIX_EPOCH, limit: READ, run: None, version: None };
+        run(&signal, &spec, timeout, &cx, &Given::default()).await
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn time_goes_on_between_the_readings_of_a_check() {
+        let aged = age("value > 5.0", Duration::from_millis(10), None).await;
+        assert!(matches!(aged, Check::Pass { .. }), "{aged:?}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_signal_that_says_it_takes_longer_is_given_the_time() {
+        let takes = Duration::from_secs(12);
+        assert!(matches!(age("value >= 0.0", takes, None).await, Check::Inconclusive { .. }));
+        let patient = age("value >= 0.0", takes, Some(Duration::from_secs(20))).await;
+        assert!(matches!(patient, Check::Pass { .. }), "{patient:?}");
     }
 
     #[tokio::test(start_paused = true)]

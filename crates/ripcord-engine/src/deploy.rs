@@ -357,9 +357,10 @@ pub async fn run_checks(world: &World, board: &Board, version: &str) -> Vec<(rip
         let signal = world.parts.signals.get(&spec.signal).cloned();
         let cx = Cx { version: Some(version.to_owned()), ..world.cx(spec.within) };
         let given = Given { version: Some(version.to_owned()), baseline: board.baseline(&spec.signal) };
+        let timeout = world.application.signals.get(&spec.signal).map(|signal| signal.timeout);
         running.spawn(async move {
             let verdict = match signal {
-                Some(signal) => checks::run(&signal, &spec, &cx, &given).await,
+                Some(signal) => checks::run(&signal, &spec, timeout, &cx, &given).await,
                 None => Check::Inconclusive { why: format!("signal `{}` is not there", spec.signal) },
             };
             (id, verdict)

@@ -420,7 +420,8 @@ impl Driver {
         let cx = self.cx(step);
         let version = self.run.plan.to_version.clone().or_else(|| self.run.plan.from_version.clone());
         let given = Given { version, baseline: self.board.baseline(&spec.signal) };
-        self.call(step, async move { Did::Verified(checks::run(&signal, &spec, &cx, &given).await) });
+        let timeout = world.application.signals.get(&spec.signal).map(|signal| signal.timeout);
+        self.call(step, async move { Did::Verified(checks::run(&signal, &spec, timeout, &cx, &given).await) });
         Ok(())
     }
 

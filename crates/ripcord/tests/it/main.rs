@@ -4,6 +4,10 @@
 
 #[cfg(feature = "real")]
 mod agentic; // eleven services on a Docker Engine
+#[cfg(feature = "real")]
+mod agentic_data; // their data: PostgreSQL, migrations, Redis, etcd
+#[cfg(feature = "real")]
+mod agents_platform; // an API and a worker, with PostgreSQL and Redis
 mod bed; // a small application to deploy and take back
 mod crash; // killed and interrupted in the middle
 mod data; // what would be lost

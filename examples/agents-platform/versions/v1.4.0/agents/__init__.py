@@ -1,0 +1,3 @@
+"""The platform: an API and a worker, for tenants that share a database."""
+
+VERSION = "1.4.0"
