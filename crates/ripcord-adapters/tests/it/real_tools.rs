@@ -245,7 +245,7 @@ fn free_port() -> u16 {
 /// What the application answers, once it listens.
 async fn ask(port: u16) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
     loop {
         let mut text = String::new();
         if let Ok(mut stream) = tokio::net::TcpStream::connect(("127.0.0.1", port)).await {

@@ -270,7 +270,7 @@ pub async fn nobody() -> String {
 
 /// Waits until it is so; panics when that takes implausibly long.
 pub async fn until<F: Future<Output = bool>>(what: &str, mut is_so: impl FnMut() -> F) {
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(120);
     while !is_so().await {
         assert!(tokio::time::Instant::now() < deadline, "{what} never came true");
         tokio::time::sleep(Duration::from_millis(10)).await;

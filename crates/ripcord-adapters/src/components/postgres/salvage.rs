@@ -20,6 +20,11 @@ use crate::postgres::{literal, quoted};
 
 const SUMMARY: &str = "summary.json";
 const README: &str = "README";
+/// The tables in which tools keep which migrations a schema has had.
+const RECORDS: [&str; 5] =
+    ["_sqlx_migrations", "alembic_version", "django_migrations", "ripcord_migrations", "schema_migrations"];
+const OF_A_RECORD: &str = "the record of a migration tool: its statements are commented out, because what they would claim of the schema \
+    is not so in the restored database";
 
 /// What was salvaged, for programs; the layout is versioned because it outlives us.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -204,7 +209,10 @@ struct Open {
 }
 
 impl Open {
-    fn new(directory: &Path, table: Table, number: usize) -> Result<Self, FileError> {
+    fn new(directory: &Path, mut table: Table, number: usize) -> Result<Self, FileError> {
+        if RECORDS.contains(&table.name.as_str()) {
+            table.notes.push(OF_A_RECORD.to_owned());
+        }
         let stem = file_stem(&format!("{}.{}", table.space, table.name), number);
         let create = |extension: &str| {
             let path = directory.join(format!("{stem}.{extension}"));
@@ -240,7 +248,10 @@ impl Open {
         let line = format!("{named},{}", shown.collect::<Vec<_>>().join(","));
         self.csv(&line)?;
         let statement = statement(&self.table, change, values);
-        self.sql(&statement)
+        match RECORDS.contains(&self.table.name.as_str()) {
+            true => self.sql(&format!("-- {}", statement.replace(['\n', '\r'], " "))),
+            false => self.sql(&statement),
+        }
     }
 
     fn end(mut self, rows: RowLoss) -> Result<Salvaged, FileError> {
@@ -333,5 +344,25 @@ mod tests {
         assert_eq!(file_stem("public.orders", 3), "public.orders");
         assert_ne!(file_stem("public.a/b", 0), file_stem("public.a?b", 1));
         assert!(!file_stem("../../etc", 0).starts_with('.') && !file_stem("../../etc", 0).contains('/'));
+    }
+
+    #[test]
+    fn the_record_of_a_migration_tool_is_kept_and_not_done_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let written = |name: &str| {
+            let table = Table { name: name.into(), ..table(&["id"]) };
+            let mut open = Open::new(dir.path(), table, 0).unwrap();
+            open.row(Change::Inserted, &values(&[Some("1"), Some("two\nlines"), Some("7")])).unwrap();
+            let salvaged = open.end(RowLoss { inserted: 1, ..RowLoss::default() }).unwrap();
+            let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+            (read(&salvaged.csv), read(&salvaged.sql), salvaged.notes)
+        };
+        let (csv, sql, notes) = written("alembic_version");
+        assert!(csv.contains("two\nlines"), "{csv}");
+        let does = |line: &&str| !line.starts_with("--") && !line.starts_with("SET ");
+        assert_eq!(sql.lines().filter(does).count(), 0, "{sql}");
+        assert!(sql.contains("-- INSERT INTO") && notes[0].starts_with("the record of a migration tool"), "{sql}");
+        let (_, sql, notes) = written("orders");
+        assert!(sql.contains("\nINSERT INTO") && notes.is_empty(), "{sql}");
     }
 }
