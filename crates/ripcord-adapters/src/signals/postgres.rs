@@ -189,9 +189,11 @@ const COUNTERS: &str = "SELECT to_jsonb(d)::text FROM pg_stat_database d WHERE d
 const STANDBYS: &str = "SELECT application_name AS standby, state, sync_state, \
      CASE WHEN replay_lsn = pg_current_wal_lsn() THEN 0 ELSE extract(epoch FROM coalesce(replay_lag, '0')) END::float8 AS lag_s, \
      coalesce(pg_wal_lsn_diff(pg_current_wal_lsn(), replay_lsn), 0)::float8 AS lag_bytes FROM pg_stat_replication ORDER BY 1";
+/// One that has applied nothing since it was started is as far behind as that.
 const STANDBY: &str = "SELECT 'this one' AS standby, coalesce((SELECT status FROM pg_stat_wal_receiver), 'not connected') AS state, \
      CASE WHEN pg_last_wal_receive_lsn() = pg_last_wal_replay_lsn() THEN 0 \
-          ELSE coalesce(extract(epoch FROM clock_timestamp() - pg_last_xact_replay_timestamp()), 0) END::float8 AS lag_s, \
+          ELSE extract(epoch FROM clock_timestamp() - coalesce(pg_last_xact_replay_timestamp(), pg_postmaster_start_time())) \
+     END::float8 AS lag_s, \
      coalesce(pg_wal_lsn_diff(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn()), 0)::float8 AS lag_bytes";
 
 /// A value as the server writes it: what is a number or a truth is one.
