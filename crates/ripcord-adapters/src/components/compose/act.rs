@@ -433,8 +433,13 @@ impl Compose {
         self.start_all(&sight, deadline).await?;
         // Until it is well there is time to read what the files come to now, which is looked at when all is done.
         let (project, left) = (self.project()?, deadline.saturating_duration_since(Instant::now()));
-        let (sight, _) = tokio::join!(self.until_well(deadline), self.cli.on_disk(&project, left / 4));
-        let sight = sight?;
+        // Nobody waits for that: it ends when the service is well.
+        let mut well = std::pin::pin!(self.until_well(deadline));
+        let sight = tokio::select! {
+            biased;
+            sight = &mut well => sight,
+            _ = self.cli.on_disk(&project, left / 4) => well.await,
+        }?;
         if let Some(other) = sight.counted().into_iter().find(|one| one.image != first.image) {
             let is = Revision::exact(&other.image).short();
             let what =
